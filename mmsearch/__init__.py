@@ -1,0 +1,75 @@
+"""mmsearch: find pictures and texts by what they show and say.
+
+>>> import mmsearch
+>>> "Engine" in mmsearch.__all__
+True
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmsearch.encoders import load_encoder
+    from mmsearch.engine import Engine
+    from mmsearch.errors import (
+        EncoderMismatch,
+        InvalidInput,
+        ItemNotFound,
+        LicenceRefused,
+        MissingDependency,
+        MMSearchError,
+        ModelUnavailable,
+        PictureError,
+        StoreBusy,
+        StoreError,
+    )
+    from mmsearch.types import AddReport, Hit, Item, Query
+
+_HOME = {
+    "AddReport": "types",
+    "EncoderMismatch": "errors",
+    "Engine": "engine",
+    "Hit": "types",
+    "InvalidInput": "errors",
+    "Item": "types",
+    "ItemNotFound": "errors",
+    "LicenceRefused": "errors",
+    "MMSearchError": "errors",
+    "MissingDependency": "errors",
+    "ModelUnavailable": "errors",
+    "PictureError": "errors",
+    "Query": "types",
+    "StoreBusy": "errors",
+    "StoreError": "errors",
+    "load_encoder": "encoders",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "AddReport",
+    "EncoderMismatch",
+    "Engine",
+    "Hit",
+    "InvalidInput",
+    "Item",
+    "ItemNotFound",
+    "LicenceRefused",
+    "MMSearchError",
+    "MissingDependency",
+    "ModelUnavailable",
+    "PictureError",
+    "Query",
+    "StoreBusy",
+    "StoreError",
+    "load_encoder",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mmsearch' has no attribute {name!r}")
+    return getattr(import_module(f"mmsearch.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

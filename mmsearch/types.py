@@ -1,0 +1,166 @@
+"""The nouns of mmsearch: items, queries, hits and reports, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmsearch.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""(n, dim) float32, unit rows."""
+Keys: TypeAlias = NDArray[np.int64]
+"""(n,) int64 row numbers."""
+Cells: TypeAlias = NDArray[np.float32]
+"""(n, n_cells, cell_dim) float32, unit rows per cell."""
+Pixels: TypeAlias = NDArray[np.uint8]
+"""(height, width, 3) uint8 RGB."""
+Picture: TypeAlias = "Image.Image | Pixels"
+"""A decoded RGB picture."""
+
+FIELDS = ("picture", "text")
+"""The fields that are searched; ``regions`` and ``cells`` serve reranking."""
+SPACES = ("picture", "text", "regions", "cells")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One findable thing: a picture, a text, or both, and metadata.
+
+    ``path`` may name a member of a zip file: ``photos.zip/beach.jpg``. ``image`` is a picture in memory (a PIL
+    image or the bytes of a file) for ``Engine.add``; the store keeps a copy and hands back its path. An empty
+    ``id`` lets the store choose one.
+
+    >>> Item(id="b1", text="a red bicycle", metadata={"price": 120}).text
+    'a red bicycle'
+    """
+
+    id: str = ""
+    path: Path | None = None
+    text: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    image: Image.Image | bytes | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise InvalidInput(f"expected a str as id, got {type(self.id).__name__}: {self.id!r}")
+        if self.path is not None and not isinstance(self.path, Path):
+            raise InvalidInput(f"expected a pathlib.Path as path, got {type(self.path).__name__}: {self.path!r}")
+        if self.text is not None and not isinstance(self.text, str):
+            raise InvalidInput(f"expected a str as text, got {type(self.text).__name__}")
+        if not isinstance(self.metadata, Mapping):
+            raise InvalidInput(f"expected a mapping as metadata, got {type(self.metadata).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for: a text, a picture, an item or a vector, or several of them blended.
+
+    Each term has a weight; a negative weight pushes away. Weights scale unit vectors, which are added and made a
+    unit vector again. ``Query(text=…, image=…)`` blends the two with equal weights; for more, add queries:
+
+    >>> blend = 2 * Query(text="dog") + Query(image=Path("pool.jpg")) - Query(text="fruit")
+    >>> [(term.text or term.image, term.weight) for term in blend.terms()]
+    [('dog', 2.0), (PosixPath('pool.jpg'), 1.0), ('fruit', -1.0)]
+    """
+
+    text: str | None = None
+    image: Path | Image.Image | bytes | None = None
+    id: str | None = None
+    vector: ArrayLike | None = None
+    weight: float = 1.0
+    others: tuple[Query, ...] = ()
+
+    def terms(self) -> Iterator[Query]:
+        """The single terms, each with exactly one of text, image, id and vector, and its own weight."""
+        for name in ("text", "image", "id", "vector"):
+            value = getattr(self, name)
+            if value is not None:
+                yield Query(**{name: value}, weight=float(self.weight))
+        for other in self.others:
+            for term in other.terms():
+                yield term * self.weight
+
+    def __mul__(self, factor: float) -> Query:
+        return Query(self.text, self.image, self.id, self.vector, float(self.weight * factor), self.others)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Query:
+        return self * -1.0
+
+    def __add__(self, other: Query) -> Query:
+        return Query(others=(self, other))
+
+    def __sub__(self, other: Query) -> Query:
+        return Query(others=(self, -other))
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One ranked answer. ``rank`` starts at 1; a higher ``score`` is better.
+
+    ``field`` says where it was found, ``text`` which window of a long text matched (None: the whole of it), and
+    ``copies`` are the other items whose picture is identical.
+    """
+
+    item: Item
+    score: float
+    rank: int
+    copies: tuple[Item, ...] = ()
+    field: str = "picture"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbors:
+    """Keys, (n,) int64, and scores, (n,) float32, of one query's neighbours, best first."""
+
+    keys: Keys
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What adding did. Nothing vanishes: each thing that could not be added is in ``failed`` with its reason.
+
+    ``added`` counts what is new or has new content (``changed`` of them replaced an earlier content),
+    ``unchanged`` what was there already, ``moved`` what was found under a new path and kept its id, ``removed``
+    what is no longer in the folder.
+    """
+
+    added: int = 0
+    unchanged: int = 0
+    moved: int = 0
+    removed: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    changed: int = 0
+
+    def __add__(self, other: AddReport) -> AddReport:
+        return AddReport(
+            self.added + other.added,
+            self.unchanged + other.unchanged,
+            self.moved + other.moved,
+            self.removed + other.removed,
+            self.failed + other.failed,
+            self.changed + other.changed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a long piece of work is: ``done`` of ``total`` in ``stage``."""
+
+    stage: str
+    done: int
+    total: int
