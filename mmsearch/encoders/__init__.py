@@ -1,0 +1,128 @@
+"""Encoders: ``load_encoder(name)`` gives one; torch is imported only if it must be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsearch.encoders.cache import choice, default_cache, export_folder, remember_choice
+from mmsearch.encoders.registry import MODELS, ModelCard, card_of
+from mmsearch.errors import InvalidInput, LicenceRefused, ModelBroken
+
+if TYPE_CHECKING:
+    from mmsearch.encoders.openclip import OpenClipEncoder
+    from mmsearch.encoders.towers import TowerEncoder
+
+__all__ = ["MODELS", "ModelCard", "card_of", "default_cache", "load_encoder"]
+
+RUNTIMES = ("auto", "onnx", "torch")
+
+
+def load_encoder(
+    name: str = "mini",
+    *,
+    runtime: str = "auto",
+    device: str | None = None,
+    precision: str | None = None,
+    accept_research: bool = False,
+    cache: Path | None = None,
+) -> TowerEncoder:
+    """Load an encoder by name.
+
+    Parameters
+    ----------
+    name
+        ``mini`` (embedded), ``architecture/tag`` of open_clip, ``hf-hub:org/repo`` or ``local-dir:/path``.
+    runtime
+        ``auto`` takes what is fastest: on a CPU the quicker of ONNX Runtime and torch, measured once and
+        remembered; a GPU if there is one, except for ``mini``, whose export starts faster than a GPU does.
+    device, precision
+        For torch: see ``mmsearch.encoders.openclip.load_openclip``. Naming either means torch.
+    accept_research
+        Agree to research-only weights. ``MMSEARCH_ACCEPT_RESEARCH=1`` does the same.
+    cache
+        Where exports are kept; ``MMSEARCH_CACHE``, else the user's cache directory.
+
+    Raises
+    ------
+    LicenceRefused
+        For research-only weights without consent.
+    ModelUnavailable
+        If the weights are not here and cannot be fetched.
+    ModelBroken
+        If the model or its export does not answer as it should.
+    InvalidInput
+        For a name, runtime, device or precision that does not exist.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise InvalidInput(f"expected the name of an encoder as a str, got {name!r}")
+    if runtime not in RUNTIMES:
+        raise InvalidInput(f"expected a runtime of {', '.join(RUNTIMES)}, got {runtime!r}")
+    card = card_of(name)
+    if card.research_only and not (accept_research or os.environ.get("MMSEARCH_ACCEPT_RESEARCH") == "1"):
+        raise LicenceRefused(
+            f"the weights of {name!r} are for research only ({card.licence}): "
+            "if that is your use, pass accept_research=True or set MMSEARCH_ACCEPT_RESEARCH=1"
+        )
+    if runtime == "torch" or device is not None or precision is not None:
+        return _torch(card, device, precision)
+    cache = cache or default_cache()
+    return _exported_mini(card, cache) if card.built_in else _quickest(card, runtime, cache)
+
+
+def _torch(card: ModelCard, device: str | None, precision: str | None) -> OpenClipEncoder:
+    from mmsearch.encoders.openclip import load_openclip
+
+    if not card.built_in:
+        return load_openclip(card.name, card.licence, device=device, precision=precision)
+    from mmsearch.encoders.builtin import mini_check_vectors, mini_folder
+
+    return load_openclip(
+        card.name,
+        card.licence,
+        device=device,
+        precision=precision,
+        source=f"local-dir:{mini_folder()}",
+        reference=mini_check_vectors(),
+    )
+
+
+def _exported_mini(card: ModelCard, cache: Path) -> TowerEncoder:
+    """``mini`` from its export, made first if it is missing or damaged; in torch where nothing can be written."""
+    from mmsearch.encoders.builtin import mini_spec
+    from mmsearch.encoders.onnx import OnnxEncoder
+
+    folder = export_folder(cache, mini_spec().fingerprint)
+    try:
+        return OnnxEncoder(folder)
+    except ModelBroken:
+        from mmsearch.encoders.export import export
+
+    encoder = _torch(card, "cpu", "fp32")
+    try:
+        return export(encoder, folder)
+    except OSError:
+        return encoder
+
+
+def _quickest(card: ModelCard, runtime: str, cache: Path) -> TowerEncoder:
+    """Any other model: what was measured before, else measure."""
+    from mmsearch.encoders.export import export, faster_export
+    from mmsearch.encoders.onnx import OnnxEncoder
+
+    known = choice(cache, card.name)
+    if isinstance(known, Path):
+        try:
+            return OnnxEncoder(known)
+        except ModelBroken:
+            known = False
+    encoder = _torch(card, "cpu" if runtime == "onnx" else None, None)
+    folder = export_folder(cache, encoder.fingerprint)
+    if runtime == "onnx":
+        return export(encoder, folder)
+    if known is None or not encoder.exportable:
+        return encoder
+    faster = faster_export(encoder, folder)
+    remember_choice(cache, card.name, faster.folder if faster else None)
+    return faster or encoder
