@@ -1,0 +1,32 @@
+"""The catalog: one SQLite file that is the truth about a store."""
+
+from mmsearch.catalog.catalog import FILE, Catalog
+from mmsearch.catalog.database import Database
+from mmsearch.catalog.records import (
+    ITEM_COLUMNS,
+    EncoderRecord,
+    Known,
+    NewItem,
+    PictureFacts,
+    SpaceRecord,
+    bytes_of,
+    item_of,
+    path_of,
+)
+from mmsearch.catalog.rows import RowBook
+
+__all__ = [
+    "FILE",
+    "ITEM_COLUMNS",
+    "Catalog",
+    "Database",
+    "EncoderRecord",
+    "Known",
+    "NewItem",
+    "PictureFacts",
+    "RowBook",
+    "SpaceRecord",
+    "bytes_of",
+    "item_of",
+    "path_of",
+]

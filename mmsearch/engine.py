@@ -1,0 +1,352 @@
+"""``Engine``: the front door. It owns one store and one encoder, and everything else is reached through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from mmsearch.catalog import EncoderRecord, path_of
+from mmsearch.encoding import FieldEncoder
+from mmsearch.errors import EncoderMismatch, InvalidInput, StoreError
+from mmsearch.filters import Filter
+from mmsearch.ingest import Ingest, Report
+from mmsearch.info import Info, collect
+from mmsearch.protocols import Encoder
+from mmsearch.queries import QueryLike, item_vectors
+from mmsearch.reencode import fill
+from mmsearch.retrieval import Retriever
+from mmsearch.sources import Given, Source, open_source, source_of_root
+from mmsearch.store import Store
+from mmsearch.types import FIELDS, AddReport, Hit, Item, Query, Vectors
+
+
+class Engine:
+    """Search over one store. Make one with ``Engine.open``.
+
+    An engine may be used from many threads; searches see whole states of the store, whoever writes meanwhile.
+    """
+
+    def __init__(self, store: Store, encoder: Encoder | None) -> None:
+        self._store = store
+        self._given = encoder
+        self._encoder = encoder
+        self._retriever = Retriever(store, lambda: self.encoder)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        encoder: str | Encoder | None = None,
+        *,
+        spaces: Sequence[str] | None = None,
+        create: bool = True,
+    ) -> Engine:
+        """Open a store, or make one.
+
+        Parameters
+        ----------
+        path
+            The store's folder.
+        encoder
+            The name of an encoder (see ``mmsearch.load_encoder``) or any object that satisfies
+            ``mmsearch.protocols.Encoder``. None: the store's own; ``mini`` for a new store.
+        spaces
+            What to encode of each item, of ``picture``, ``text``, ``regions`` and ``cells``. None: as the store has
+            it; picture and text for a new store. Spaces that are new are filled by the next ``sync`` or ``add_folder``.
+        create
+            False: refuse a path where there is no store yet.
+
+        Raises
+        ------
+        EncoderMismatch
+            If the store was made with another encoder.
+        StoreError, StoreDamaged
+            If the store cannot be opened.
+        """
+        loaded = _load(encoder) if isinstance(encoder, str) else encoder
+        store = Store(Path(path).expanduser(), create=create)
+        try:
+            if loaded is not None:
+                store.check_encoder(loaded)
+            if spaces is not None and tuple(spaces) != store.fields():
+                with store.writing():
+                    store.set_fields(spaces)
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, loaded)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded when first needed."""
+        record = self._store.encoder()
+        if self._encoder is None or (record is not None and record.fingerprint != self._encoder.fingerprint):
+            if self._given is not None and record is not None:
+                self._store.check_encoder(self._given)
+            self._encoder = _encoder_of(record)
+            self._store.check_encoder(self._encoder)
+        return self._encoder
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self._store.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store's files."""
+        self._store.close()
+
+    def __len__(self) -> int:
+        """How many items there are."""
+        return len(self._store.catalog)
+
+    # Filling ----------------------------------------------------------------------------------------------------
+
+    def add_folder(self, folder: str | Path, *, progress: Report | None = None) -> AddReport:
+        """Index a folder of pictures, a dataset folder, a CSV, TSV, JSON-lines or Parquet table, or one picture.
+
+        Called again it costs something only for what is new, changed, moved or deleted. A file that was moved or
+        renamed keeps its id. It may be interrupted at any time: what was stored stays, the next call goes on.
+
+        Parameters
+        ----------
+        progress
+            Called now and then with where the work is.
+
+        Raises
+        ------
+        InvalidInput
+            If the path is none of these, or is empty now and held many items before (an absent disk).
+        StoreBusy
+            If another engine or process is writing.
+        """
+        return self._ingest([open_source(Path(folder))], progress)
+
+    def add(self, items: Iterable[Item | Path | str], *, progress: Report | None = None) -> AddReport:
+        """Add items; a bare ``Path`` is a picture, a bare ``str`` a text. An id that is there is replaced.
+
+        What cannot be added is in the report's ``failed``; the rest is added all the same.
+        """
+        if isinstance(items, str | Path | Item):
+            raise InvalidInput("expected a list of items, got a single one: put it in brackets")
+        return self._ingest([Given(items)], progress)
+
+    def sync(self, *, progress: Report | None = None) -> AddReport:
+        """Look at every folder and table again that was ever added.
+
+        A place that is not there at present (a disk that is not connected) is reported in ``failed``; its items stay.
+        """
+        roots = [(kind, path_of(path)) for _, kind, path in self._store.catalog.roots() if path]
+        return self._ingest([source_of_root(kind, path) for kind, path in roots], progress, absent_is_failure=True)
+
+    def _ingest(self, sources: Sequence[Source], progress: Report | None, absent_is_failure: bool = False) -> AddReport:
+        report, absent = AddReport(), []
+        with self._store.writing():
+            self._store.check_encoder(self.encoder)
+            runs = []
+            for source in sources:
+                run = Ingest(self._store, self.encoder, source, progress)
+                try:
+                    run.add()
+                except InvalidInput as error:
+                    if not absent_is_failure:
+                        raise
+                    absent.append((str(source.path), str(error)))
+                    continue
+                runs.append(run)
+            for run in runs:  # after all were looked at, since what one has lost another may have found
+                run.remove()
+                report += run.result()
+            report += AddReport(failed=tuple(absent + self._fill(progress)))
+            self._store.tidy(progress)
+        return report
+
+    def _fill(self, progress: Report | None) -> list[tuple[str, str]]:
+        """Give items that were there before their rows in spaces that are new."""
+        fields = FieldEncoder(self.encoder, self._store.fields())
+        return fill(self._store, fields, self._store.adopt(self.encoder, fields.widths()), progress)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Forget items. Their files stay where they are, and come back if their folder is indexed again.
+
+        Raises
+        ------
+        ItemNotFound
+            For an unknown id; nothing is removed then.
+        """
+        if isinstance(ids, str):
+            raise InvalidInput(f"expected a list of ids, got the str {ids!r}: put it in brackets")
+        with self._store.writing():
+            wanted = list(dict.fromkeys(ids))
+            rows = self._store.catalog.rows_by_id(wanted)
+            with self._store.catalog.transaction():
+                self._store.catalog.delete(row[0] for row in rows)
+            self._store.drop_pictures([path_of(row[2]) for row in rows if row[2]])
+            self._store.tidy()
+        return len(rows)
+
+    def rebuild(self, *, progress: Report | None = None) -> None:
+        """Make the index anew from the stored vectors, and drop the vectors of removed items."""
+        with self._store.writing():
+            self._store.rebuild(progress)
+
+    def reindex(self, encoder: str | Encoder, *, progress: Report | None = None) -> AddReport:
+        """Encode everything anew with another encoder, and switch to it at the end; ids stay.
+
+        Until then the store answers with the old one. Interrupted, it goes on when called again. Items that cannot
+        be read are in the report's ``failed``; they stay in the store without vectors of the new encoder.
+        """
+        new = _load(encoder) if isinstance(encoder, str) else encoder
+        with self._store.writing():
+            wanted = self._store.fields()
+            fields = FieldEncoder(new, wanted)
+            records = self._store.adopt(new, fields.widths(), following=True)
+            failed = fill(self._store, fields, records, progress)
+            n_items = len(self)
+            if n_items and len({name for name, _ in failed}) >= n_items:
+                raise StoreError(f"none of {n_items} items could be encoded anew, so nothing was switched: {failed[0][1]}")
+            self._store.switch()
+            self._given = self._encoder = new
+            self._store.tidy(progress)
+        return AddReport(added=n_items - len(failed), failed=tuple(failed), changed=n_items - len(failed))
+
+    # Asking -----------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: QueryLike,
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        field: str | None = None,
+        sort: str | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """The best k hits, best first; fewer only if there are no more.
+
+        Parameters
+        ----------
+        query
+            A str is a text; a ``Path``, PIL image or the bytes of a file a picture; a ``Query`` anything else.
+        k
+            How many, from 1 to 1,000,000.
+        where
+            A metadata filter: ``{"year": {"$gte": 2024}, "group": "photo"}`` or ``"year >= 2024 and group = photo"``.
+        field
+            ``picture`` or ``text`` to look in one field; None looks in both, and then scores are calibrated: 0 is a
+            random item, 1 a typical best match. In one field, scores are cosines.
+        sort
+            A metadata field to order the k hits by, ``-field`` for the largest first; scores stay as they are.
+        exact
+            Scan everything instead of using the index.
+
+        Raises
+        ------
+        InvalidInput
+            For a bad query, k, filter or field.
+        PictureError
+            For a picture that cannot be opened.
+        ItemNotFound
+            For an unknown id in the query.
+        """
+        (hits,) = self.search_many([query], k, where=where, field=field, sort=sort, exact=exact)
+        return hits
+
+    def search_many(
+        self,
+        queries: Sequence[QueryLike],
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        field: str | None = None,
+        sort: str | None = None,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """``search`` for many queries at once: the same answers, faster."""
+        if isinstance(queries, str | bytes | Path | Query):
+            raise InvalidInput("expected a list of queries, got a single one: use search, or put it in brackets")
+        return self._retriever.search_many(queries, k, where=where, field=field, sort=sort, exact=exact)
+
+    def similar(self, id: str, k: int = 10, *, where: Filter | None = None, field: str | None = None) -> list[Hit]:
+        """The k items most like one of the store; neither itself nor exact copies of its picture are among them."""
+        (hits,) = self._retriever.search_many([Query(id=id)], k, where=where, field=field, exclude=[id])
+        return hits
+
+    def get(self, id: str) -> Item:
+        """One item.
+
+        Raises
+        ------
+        ItemNotFound
+            For an unknown id.
+        """
+        return self._store.catalog.get([id])[0]
+
+    def vectors(self, ids: Sequence[str] | None = None, *, field: str | None = None) -> tuple[list[str], Vectors]:
+        """Stored vectors: ids and (n, dim) float32 unit rows, in the order of ``ids`` or of adding.
+
+        Parameters
+        ----------
+        field
+            ``picture`` or ``text``; None: pictures where there are any, else texts. A text of several windows gives
+            their mean.
+
+        Raises
+        ------
+        ItemNotFound
+            For an unknown id.
+        InvalidInput
+            For an id that has no vector in the field.
+        """
+        if field is not None and field not in FIELDS:
+            raise InvalidInput(f"expected a field of {', '.join(FIELDS)}, got {field!r}")
+        with self._store.reading() as view:
+            catalog = self._store.catalog
+            keys = None if ids is None else catalog.keys(list(ids))
+            held = [name for name in FIELDS if name in view.spaces and view.spaces[name].record.rows]
+            field = field or next(iter(held), None)
+            dim = view.encoder.dim if view.encoder else 0
+            if field not in held:
+                found, rows = [], np.zeros((0, dim), dtype=np.float32)
+            else:
+                found, rows = item_vectors(self._store, view, field, keys)
+            if ids is None or keys is None:
+                by_key = catalog.rows_by_key(found)
+                return [by_key[key][1] for key in found], rows
+            place = {key: n for n, key in enumerate(found)}
+            for id, key in zip(ids, keys, strict=True):
+                if key not in place:
+                    raise InvalidInput(f"the item {id!r} has no {field or 'stored'} vector: ask for another field")
+            return list(ids), rows[[place[key] for key in keys]]
+
+    def info(self) -> Info:
+        """What is in the store, how it was made and how well the index finds it."""
+        return collect(self._store)
+
+
+def _load(name: str) -> Encoder:
+    from mmsearch.encoders import load_encoder
+
+    return load_encoder(name)
+
+
+def _encoder_of(record: EncoderRecord | None) -> Encoder:
+    if record is None:
+        return _load("mini")
+    try:
+        return _load(record.name)
+    except InvalidInput as error:
+        raise EncoderMismatch(
+            f"the store was made with the encoder {record.name!r} ({record.fingerprint}), which mmsearch cannot load "
+            "by that name: pass the encoder itself, Engine.open(path, encoder=…)"
+        ) from error

@@ -1,0 +1,306 @@
+"""Files to pictures to vectors to the catalog: overlapped, resumable, and nothing vanishes.
+
+Threads read, check and shrink pictures while the model encodes those before. Every batch is committed whole: its
+vectors are on disk before the catalog names them, so that whatever was committed is found again after a kill. The
+next run looks at every entry's stamp and goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from mmsearch.catalog import Known, NewItem, PictureFacts, path_of
+from mmsearch.encoding import Encoded, FieldEncoder, Prepared
+from mmsearch.errors import InvalidInput, MissingDependency, MMSearchError, PictureError
+from mmsearch.files import content_hash, display_path, read_bytes
+from mmsearch.images import MAX_BYTES, OpenedPicture, open_picture
+from mmsearch.overlap import ahead, batches
+from mmsearch.protocols import Encoder
+from mmsearch.sources import Entry, Source
+from mmsearch.store import Store
+from mmsearch.types import AddReport, Progress
+
+BATCH = 64
+"""Items that are encoded and committed together."""
+EMPTIED = 20
+"""A folder that held at least this many items and now holds none is taken for an absent disk."""
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(slots=True)
+class Loaded:
+    """An entry after a worker has looked at it.
+
+    ``old`` is the item that it was before, at this entry or (moved) at another; ``facts`` what is known already of
+    a picture with this content, which then was not decoded.
+    """
+
+    entry: Entry
+    old: Known | None
+    moved: bool = False
+    content: bytes | None = None
+    data: bytes | None = None
+    opened: OpenedPicture | None = None
+    prepared: Prepared | None = None
+    facts: PictureFacts | None = None
+    fault: str | None = None
+    again: bool = False
+    """Whether a fault is worth another try although the entry has not changed."""
+
+    @property
+    def new_picture(self) -> bool:
+        """Whether its picture is not the one that is stored."""
+        return self.content is not None and (self.old is None or self.old.content != self.content)
+
+    @property
+    def new_text(self) -> bool:
+        """Whether its text is not the one that is stored."""
+        return bool(self.entry.text) and (self.old is None or self.old.text != self.entry.text)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run."""
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    moved: int = 0
+    removed: int = 0
+    failed: dict[bytes, tuple[str, str, str]] = field(default_factory=dict)
+
+
+class Ingest:
+    """Brings one source into a store; use it inside ``store.writing()``. First ``add``, then ``remove``."""
+
+    def __init__(self, store: Store, encoder: Encoder, source: Source, report: Report | None = None) -> None:
+        self.store, self.catalog, self.book = store, store.catalog, store.book
+        self.source = source
+        self.report = report or (lambda progress: None)
+        self.fields = FieldEncoder(encoder, store.fields())
+        self.records = store.adopt(encoder, self.fields.widths())
+        self.picture_spaces = [record.space for name, record in self.records.items() if name != "text"]
+        self.tally = Tally()
+        with self.catalog.transaction():
+            self.root = self.catalog.root(source.kind, source.path)
+
+    def add(self) -> None:
+        """Add what is new, replace what has changed, follow what was moved."""
+        entries = list(self.source.entries())
+        known = self.catalog.known(self.root)
+        self.failed_before = self.catalog.failures(self.root)
+        self.gone = self._gone(entries, known)
+        jobs = list(self._to_look_at(entries, known))
+        done = 0
+        self.report(Progress("encode", 0, len(jobs)))
+        for batch in batches(ahead(self._load, jobs, 3 * BATCH), BATCH):
+            self._commit(batch)
+            done += len(batch)
+            self.report(Progress("encode", done, len(jobs)))
+        offered = {entry.name for entry in entries}
+        if self.source.complete:
+            with self.catalog.transaction():
+                self.catalog.set_failures(self.root, {}, [name for name in self.failed_before if name not in offered])
+
+    def remove(self) -> None:
+        """Forget what the source no longer holds and nobody has found elsewhere."""
+        gone = {item.key: item for items in self.gone.values() for _, item in items}
+        keys = self.catalog.keys_of_root(self.root, gone)
+        with self.catalog.transaction():
+            self.catalog.delete(keys)
+        self.tally.removed += len(keys)
+
+    def result(self) -> AddReport:
+        """What was done."""
+        tally = self.tally
+        failed = tuple((path, reason) for _, path, reason in tally.failed.values())
+        return AddReport(tally.added, tally.unchanged, tally.moved, tally.removed, failed, tally.changed)
+
+    # What has to be done ----------------------------------------------------------------------------------------
+
+    def _gone(self, entries: Sequence[Entry], known: Mapping[bytes, Known]) -> dict[bytes, list[tuple[bytes, Known]]]:
+        """Items that the source no longer offers, by content: they have moved, or are gone."""
+        if not self.source.complete:
+            return {}
+        if not entries and len(known) >= EMPTIED:
+            raise InvalidInput(
+                f"{self.source.path} is empty and held {len(known)} items: is its disk connected? Nothing was changed; "
+                "if they are really gone, remove them with `mmsearch remove` (Engine.remove)"
+            )
+        gone: dict[bytes, list[tuple[bytes, Known]]] = {}
+        offered = {entry.name for entry in entries}
+        for name, item in known.items():
+            if name not in offered:
+                gone.setdefault(item.content or b"", []).append((name, item))
+        return gone
+
+    def _to_look_at(self, entries: Iterable[Entry], known: Mapping[bytes, Known]) -> Iterator[Loaded]:
+        elsewhere: dict[bytes, Known] = {}
+        if self.source.kind == "folder" and self.source.path is not None:
+            elsewhere = self.catalog.paths_under(os.fsencode(self.source.path), self.root)
+        for entry in entries:
+            item, before = known.get(entry.name), self.failed_before.get(entry.name)
+            if item is None and elsewhere and entry.path is not None and os.fsencode(entry.path) in elsewhere:
+                self.tally.unchanged += 1  # one of the two folders lies inside the other
+            elif item is not None and entry.stamp and item.stamp == entry.stamp:
+                self.tally.unchanged += 1
+            elif before is not None and entry.stamp and before[0] == entry.stamp:
+                self.tally.failed[entry.name] = before
+            else:
+                yield Loaded(entry, item)
+
+    # In worker threads ------------------------------------------------------------------------------------------
+
+    def _load(self, loaded: Loaded) -> Loaded:
+        """Read, compare with what is known, decode, shrink. A bad picture becomes a fault, never an exception."""
+        loaded.fault = loaded.entry.fault
+        if loaded.fault is None:
+            try:
+                self._read(loaded)
+            except MemoryError:
+                loaded.fault, loaded.again = "there was not enough memory to open it", True
+            except (PictureError, MissingDependency, InvalidInput) as error:
+                loaded.fault = str(error)
+                loaded.again |= isinstance(error, MissingDependency)
+        return loaded
+
+    def _read(self, loaded: Loaded) -> None:
+        entry = loaded.entry
+        if entry.image is not None:
+            data = loaded.data = entry.image if isinstance(entry.image, bytes) else _png(entry.image)
+        elif entry.path is not None:
+            loaded.again = True  # what cannot be read today may be readable tomorrow
+            data = read_bytes(entry.path, MAX_BYTES)
+            loaded.again = False
+        else:
+            return
+        loaded.content = content_hash(data)
+        loaded.facts = self.catalog.picture_facts(loaded.content, self.picture_spaces)
+        if loaded.facts is None:
+            opened = open_picture(data, min_side=self.fields.encoder.image_size)
+            loaded.prepared = self.fields.prepare(opened.image)
+            loaded.opened = opened
+
+    # Committing -------------------------------------------------------------------------------------------------
+
+    def _commit(self, batch: Sequence[Loaded]) -> None:
+        """Encode what is new in a batch, then store the batch in one transaction."""
+        good = [loaded for loaded in batch if loaded.fault is None]
+        for loaded in good:
+            self._follow(loaded)
+        encoded = self.fields.encode(
+            {i: loaded.prepared for i, loaded in enumerate(good) if loaded.prepared and loaded.new_picture},
+            {i: loaded.entry.text or "" for i, loaded in enumerate(good) if loaded.new_text},
+        )
+        stale: list[Path] = []
+        with self.catalog.transaction():
+            first = {name: self.store.append(self.records[name], rows) for name, rows in encoded.rows.items()}
+            owners: dict[bytes, int] = {}
+            for i, loaded in enumerate(good):
+                loaded.fault = encoded.faults.get(i) or self._id_fault(loaded)
+                if loaded.fault is None:
+                    spans = {name: range(first[name] + span[i].start, first[name] + span[i].stop)
+                             for name, span in encoded.spans.items() if i in span}  # fmt: skip
+                    self._put(loaded, spans, owners, stale)
+            self._note_failures(batch)
+        self.store.drop_pictures(stale)
+
+    def _follow(self, loaded: Loaded) -> None:
+        """If the picture is that of an item whose file is no longer where it was, it is that item."""
+        if loaded.old is not None or loaded.content is None:
+            return
+        name = os.path.basename(loaded.entry.name)
+        here = self.gone.get(loaded.content, [])
+        if here:
+            here.sort(key=lambda pair: os.path.basename(pair[0]) == name)
+            loaded.old, loaded.moved = here.pop()[1], True
+        elif self.source.kind == "folder":
+            for item in self.catalog.strays(loaded.content):
+                # Where the whole folder is missing, its disk is more likely absent than every picture moved.
+                if item.path and not os.path.lexists(item.path) and os.path.isdir(os.path.dirname(item.path)):
+                    loaded.old, loaded.moved = item, True
+                    return
+
+    def _put(self, loaded: Loaded, spans: Mapping[str, range], owners: dict[bytes, int], stale: list[Path]) -> None:
+        """Store one item and say which rows are its own."""
+        old, item = loaded.old, self._item(loaded)
+        if old and not (loaded.new_picture or loaded.new_text or loaded.moved) and old.text == item.text:
+            if self.catalog.is_stored_as(old.key, item.path, item.metadata):
+                self.catalog.restamp(old.key, item.stamp)
+                self.tally.unchanged += 1
+                return
+        key = self.catalog.put(item, old.key if old else None)
+        for name, record in self.records.items():
+            if name in spans:
+                self.book.assign(record.space, {key: spans[name]})
+            elif (item.text if name == "text" else item.content) is None:
+                self.book.release(record.space, [key])
+        if loaded.new_picture and loaded.content is not None:
+            # Identical pictures share their rows, those of this batch too.
+            owner = loaded.facts.key if loaded.facts else owners.setdefault(loaded.content, key)
+            if owner != key:
+                self.book.share(owner, key, self.picture_spaces)
+            if old and old.path:
+                stale.append(path_of(old.path))
+        self.tally.moved += loaded.moved
+        self.tally.added += not loaded.moved
+        self.tally.changed += bool(old) and not loaded.moved
+
+    def _item(self, loaded: Loaded) -> NewItem:
+        entry, old, facts, opened = loaded.entry, loaded.old, loaded.facts, loaded.opened
+        metadata = dict(entry.metadata)
+        width = opened.width if opened else facts.width if facts else None
+        height = opened.height if opened else facts.height if facts else None
+        path = entry.path
+        if loaded.data is not None and loaded.content is not None:
+            path = self.store.keep_picture(loaded.content.hex(), loaded.data)
+        if self.source.kind == "folder":
+            taken = opened.taken if opened else facts.metadata.get("taken") if facts else None
+            metadata |= {"width": width, "height": height}
+            metadata |= {"taken": taken, "year": int(taken[:4])} if taken else {}
+        return NewItem(
+            root=self.root, entry=entry.name, stamp=entry.stamp, id=old.id if old else self._free_id(entry),
+            path=path, text=entry.text, metadata=metadata, content=loaded.content, width=width, height=height,
+            perceptual=opened.perceptual if opened else facts.perceptual if facts else None,
+        )  # fmt: skip
+
+    def _id_fault(self, loaded: Loaded) -> str | None:
+        if loaded.old is None and loaded.entry.own_id and self.catalog.id_taken(loaded.entry.id):
+            return f"the id {loaded.entry.id!r} belongs to an item that was added from elsewhere: choose another"
+        return None
+
+    def _free_id(self, entry: Entry) -> str:
+        """The entry's id, made unique where another root has taken it."""
+        if not self.catalog.id_taken(entry.id):
+            return entry.id
+        named = f"{display_path(self.source.path).rpartition('/')[2]}/{entry.id}" if self.source.path else entry.id
+        candidates = (named if n == 1 else f"{named} ({n})" for n in range(1, 1_000_000))
+        return next(id for id in candidates if not self.catalog.id_taken(id))
+
+    def _note_failures(self, batch: Sequence[Loaded]) -> None:
+        failed = {}
+        for loaded in batch:
+            if loaded.fault is not None:
+                shown = display_path(loaded.entry.path) if loaded.entry.path else loaded.entry.id
+                stamp = "" if loaded.again or loaded.entry.fault else loaded.entry.stamp
+                failed[loaded.entry.name] = (stamp, shown, loaded.fault.removeprefix(f"{shown}: "))
+        self.tally.failed |= failed
+        self.catalog.set_failures(self.root, failed, [loaded.entry.name for loaded in batch if loaded.fault is None])
+
+
+def _png(image: object) -> bytes:
+    """A picture in memory as the bytes of a file."""
+    if not isinstance(image, Image.Image):
+        raise InvalidInput(f"expected a picture as a PIL image or bytes, got {type(image).__name__}")
+    buffer = BytesIO()
+    mode = image.mode if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "RGBA"
+    converted = image if mode == image.mode else image.convert(mode)
+    converted.save(buffer, "PNG", exif=image.getexif().tobytes(), compress_level=1)
+    return buffer.getvalue()

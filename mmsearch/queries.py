@@ -1,0 +1,147 @@
+"""Queries to vectors: texts and pictures are encoded, items looked up, and several terms blended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmsearch.errors import InvalidInput
+from mmsearch.images import open_picture
+from mmsearch.protocols import Encoder
+from mmsearch.store import Store, View
+from mmsearch.types import FIELDS, Query, Vectors
+from mmsearch.vectors import as_unit_vectors
+
+MAX_QUERY = 2_000
+"""Characters of a text query. Longer texts are documents: they can be added and then searched with."""
+
+QueryLike = str | Path | Image.Image | bytes | Query
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Query vectors, (n, dim) unit rows, and for each which field's items it resembles."""
+
+    vectors: Vectors
+    kinds: tuple[str, ...]
+
+
+def as_query(query: QueryLike) -> Query:
+    """Make a ``Query``: a str is a text, a Path, PIL image or bytes a picture. Nothing is guessed.
+
+    Raises
+    ------
+    InvalidInput
+        For another type, or a query without any term.
+    """
+    match query:
+        case str():
+            query = Query(text=query)
+        case Path() | bytes() | Image.Image():
+            query = Query(image=query)
+        case Query():
+            pass
+        case _:
+            raise InvalidInput(f"expected a query as str, Path, PIL image, bytes or Query, got {type(query).__name__}")
+    if next(query.terms(), None) is None:
+        raise InvalidInput("expected a query with a text, image, id or vector, got an empty Query")
+    return query
+
+
+def resolve(queries: Sequence[Query], encoder: Callable[[], Encoder], store: Store, view: View) -> Resolved:
+    """Vectors of queries; each kind of term is encoded in one batch over all queries.
+
+    Raises
+    ------
+    InvalidInput
+        For an empty or endless text, a vector of the wrong width, or terms that cancel each other out.
+    PictureError
+        For a picture that cannot be opened.
+    ItemNotFound
+        For an unknown id.
+    """
+    terms = [(i, term) for i, query in enumerate(queries) for term in query.terms()]
+    texts = _text_vectors([term.text for _, term in terms if term.text is not None], encoder)
+    images = _image_vectors([term.image for _, term in terms if term.image is not None], encoder)
+    stored = _item_vectors([term.id for _, term in terms if term.id is not None], store, view)
+    sums: dict[int, NDArray[np.float64]] = {}
+    kinds: dict[int, str] = {}
+    for i, term in terms:
+        if term.text is not None:
+            kind, vector = "text", next(texts)
+        elif term.image is not None:
+            kind, vector = "picture", next(images)
+        elif term.id is not None:
+            kind, vector = next(stored)
+        else:
+            kind, vector = "picture", _given_vector(term, view)
+        if not np.isfinite(term.weight):
+            raise InvalidInput(f"expected finite weights in a query, got {term.weight}")
+        sums[i] = sums.get(i, np.zeros(len(vector))) + term.weight * vector.astype(np.float64)
+        kinds.setdefault(i, kind)
+    rows = np.stack([sums[i] for i in range(len(queries))])
+    empty = np.linalg.norm(rows, axis=1) < 1e-6
+    if empty.any():
+        raise InvalidInput(f"the terms of query {int(np.argmax(empty))} cancel each other out: change their weights")
+    return Resolved(as_unit_vectors(rows), tuple(kinds[i] for i in range(len(queries))))
+
+
+def _text_vectors(texts: Sequence[str], encoder: Callable[[], Encoder]) -> Iterator[Vectors]:
+    """One unit vector a text; a text longer than the context is the mean of its windows."""
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidInput(f"expected a text to search for, got {text!r}")
+        if len(text) > MAX_QUERY:
+            raise InvalidInput(f"expected a query of at most {MAX_QUERY} characters, got {len(text)}: use fewer words")
+    if not texts:
+        return iter(())
+    windows = [encoder().split_text(text) for text in texts]
+    rows = encoder().encode_texts([window for its in windows for window in its])
+    ends = np.cumsum([len(its) for its in windows])
+    parts = np.split(rows, ends[:-1])
+    return iter([as_unit_vectors(part.mean(axis=0, keepdims=True))[0] for part in parts])
+
+
+def _image_vectors(images: Sequence[Path | Image.Image | bytes], encoder: Callable[[], Encoder]) -> Iterator[Vectors]:
+    if not images:
+        return iter(())
+    opened = [open_picture(image, min_side=encoder().image_size).image for image in images]
+    return iter(encoder().encode_images(opened))
+
+
+def _item_vectors(ids: Sequence[str], store: Store, view: View) -> Iterator[tuple[str, Vectors]]:
+    """Each item's own vector and its field: its picture's where it has one, else the mean of its text's windows."""
+    if not ids:
+        return iter(())
+    keys = store.catalog.keys(list(ids))
+    by_key: dict[int, tuple[str, Vectors]] = {}
+    for field in reversed(FIELDS):
+        if field in view.spaces:
+            its, vectors = item_vectors(store, view, field, keys)
+            by_key |= {key: (field, vector) for key, vector in zip(its, vectors, strict=True)}
+    for id, key in zip(ids, keys, strict=True):
+        if key not in by_key:
+            raise InvalidInput(f"the item {id!r} has no vector yet: run `mmsearch sync`")
+    return iter([by_key[key] for key in keys])
+
+
+def item_vectors(store: Store, view: View, field: str, keys: Sequence[int] | None = None) -> tuple[list[int], Vectors]:
+    """Keys of items and one unit vector each, (n, dim): the mean of an item's rows in a field's space, if several."""
+    space = view.spaces[field]
+    items, rows = store.book.of_items(space.record.space, keys)
+    if not len(items):
+        return [], np.zeros((0, space.record.width), dtype=np.float32)
+    unique, first = np.unique(items, return_index=True)
+    sums = np.add.reduceat(space.matrix[rows].astype(np.float32), first, axis=0)
+    return unique.tolist(), sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+
+def _given_vector(term: Query, view: View) -> Vectors:
+    dim = view.encoder.dim if view.encoder else None
+    rows = np.asarray(term.vector)
+    return as_unit_vectors(rows[None] if rows.ndim == 1 else rows, dim)[0]

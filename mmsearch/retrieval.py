@@ -1,0 +1,262 @@
+"""``Retriever``: query -> vectors -> nearest rows -> items that pass the filter -> hits.
+
+A row is not an item: identical pictures share a row, a long text has several, and rows of removed items stay until
+the space is compacted. So each space is asked for some rows more than k, and for many more as often as it takes: the
+answer has k hits whenever k exist.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mmsearch.calibration import N_ITEMS, N_QUERIES, Scale, fit_scale
+from mmsearch.catalog import item_of
+from mmsearch.errors import InvalidInput
+from mmsearch.filters import And, Condition, Filter, parse
+from mmsearch.protocols import Encoder
+from mmsearch.queries import QueryLike, Resolved, as_query, resolve
+from mmsearch.searchspace import SearchSpace
+from mmsearch.store import Store, View
+from mmsearch.types import FIELDS, Hit, Keys, Neighbors
+from mmsearch.vectors import SCORE_DECIMALS, check_k
+
+SCAN_ALLOWED = 20_000
+"""Filters that keep at most this many rows, or a twentieth of all, are answered by an exact scan of those rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An item that a field has found for a query, by its best row."""
+
+    key: int
+    id: str
+    content: bytes | None
+    score: float
+    field: str
+
+    @property
+    def group(self) -> bytes | int:
+        """What identical pictures have in common; an item without a picture stands for itself."""
+        return self.content or self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a filter lets through: item keys, and their rows in one space, both ascending."""
+
+    keys: Keys
+    rows: Keys
+
+    def has(self, keys: Keys) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of these keys are let through."""
+        if not len(self.keys):
+            return np.zeros(len(keys), dtype=np.bool_)
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.asarray(self.keys[place] == keys)
+
+
+class Retriever:
+    """Searches a store.
+
+    Parameters
+    ----------
+    encoder
+        Gives the encoder; called only if a query has to be encoded.
+    """
+
+    def __init__(self, store: Store, encoder: Callable[[], Encoder]) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._allowed: OrderedDict[tuple[int, int, Condition], Allowed] = OrderedDict()
+        self._scales: dict[tuple[int, str, str], Scale] = {}
+
+    def search_many(
+        self,
+        queries: Sequence[QueryLike],
+        k: int,
+        *,
+        where: Filter | None = None,
+        field: str | None = None,
+        sort: str | None = None,
+        exclude: Sequence[str] = (),
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """The best k hits of each query, best first. See ``Engine.search``."""
+        k = check_k(k)
+        checked = [as_query(query) for query in queries]
+        condition = None if where is None else parse(where)
+        if condition == And(()):
+            condition = None
+        with self._store.reading() as view:
+            spaces = _spaces(view, field)
+            if not checked or not spaces:
+                return [[] for _ in checked]
+            resolved = resolve(checked, self._encoder, self._store, view)
+            barred = self._barred(exclude)
+            found: list[list[Candidate]] = [[] for _ in checked]
+            for space in spaces:
+                allowed = None if condition is None else self._let_through(view, space, condition)
+                answers = _FieldSearch(self._store, space, allowed, barred, k, exact).run(resolved)
+                for candidates, answer, kind in zip(found, answers, resolved.kinds, strict=True):
+                    candidates += self._calibrated(view, space, kind, answer) if len(spaces) > 1 else answer
+            best = [_best_groups(candidates, k) for candidates in found]
+            return [_sorted(hits, sort) for hits in self._hits(best, barred)]
+
+    def _barred(self, exclude: Sequence[str]) -> frozenset[bytes | int]:
+        """The groups that must not be found: those of the excluded items."""
+        return frozenset(row[5] or row[0] for row in self._store.catalog.rows_by_id(exclude))
+
+    def _let_through(self, view: View, space: SearchSpace, condition: Condition) -> Allowed:
+        key = (view.generation, space.record.space, condition)
+        if key not in self._allowed:
+            self._allowed[key] = Allowed(*self._store.book.allowed(space.record.space, condition))
+            while len(self._allowed) > 8:
+                self._allowed.popitem(last=False)
+        return self._allowed[key]
+
+    def _calibrated(self, view: View, space: SearchSpace, kind: str, found: Sequence[Candidate]) -> list[Candidate]:
+        key = (view.generation, kind, space.record.field)
+        if key not in self._scales:
+            if len(self._scales) > 16:
+                self._scales.clear()
+            queries = self._store.sample(kind, N_QUERIES)
+            self._scales[key] = fit_scale(queries, self._store.sample(space.record.field, N_ITEMS))
+        scores = self._scales[key](np.array([candidate.score for candidate in found], dtype=np.float32))
+        return [replace(candidate, score=float(score)) for candidate, score in zip(found, scores, strict=True)]
+
+    def _hits(self, chosen: Sequence[Sequence[Candidate]], barred: frozenset[bytes | int]) -> list[list[Hit]]:
+        """Fill in items and the copies of their pictures, for all queries at once."""
+        flat = [candidate for its in chosen for candidate in its]
+        contents = {candidate.content for candidate in flat if candidate.content is not None}
+        rows = self._store.catalog.rows_by_key({candidate.key for candidate in flat if candidate.content is None})
+        copies: dict[bytes, list[tuple[Any, ...]]] = {}
+        for row in self._store.catalog.rows_by_content(contents):
+            rows[row[0]] = row
+            copies.setdefault(row[5], []).append(row)
+        return [
+            [
+                Hit(
+                    item=item_of(rows[candidate.key]),
+                    score=round(candidate.score, SCORE_DECIMALS),
+                    rank=rank,
+                    copies=tuple(item_of(row) for row in copies.get(candidate.content or b"", ()) if row[0] != candidate.key),
+                    field=candidate.field,
+                )
+                for rank, candidate in enumerate(its, start=1)
+            ]
+            for its in chosen
+        ]
+
+
+class _FieldSearch:
+    """The best groups of one field, for a batch of queries."""
+
+    def __init__(
+        self, store: Store, space: SearchSpace, allowed: Allowed | None, barred: frozenset[bytes | int], k: int, exact: bool
+    ) -> None:
+        self.store, self.space, self.allowed, self.barred, self.k, self.exact = store, space, allowed, barred, k, exact
+        self.total = space.record.rows
+        self.among = allowed.rows if allowed is not None and self._scan(allowed) else None
+        if self.among is not None:
+            self.total = len(self.among)
+
+    def _scan(self, allowed: Allowed) -> bool:
+        return len(allowed.rows) <= max(SCAN_ALLOWED, self.total // 20) or self.space.graph() is None
+
+    def run(self, resolved: Resolved) -> list[list[Candidate]]:
+        """Ask for more and more rows until each query has k groups, or every row was seen."""
+        answers: list[list[Candidate]] = [[] for _ in resolved.kinds]
+        waiting = list(range(len(answers)))
+        n = self.k + self.k // 2 + 8 + len(self.barred)
+        if self.allowed is not None and self.among is None:
+            n = int(n * self.total / max(1, len(self.allowed.rows)))
+        while waiting and self.total:
+            n = min(n, self.total)
+            if n > self.total // 4 and self.allowed is not None and self.among is None:
+                # So many rows are scanned faster than they are walked to, and none is missed.
+                self.among, self.total = self.allowed.rows, len(self.allowed.rows)
+                n = min(n, self.total)
+                if not self.total:
+                    break
+            near = self.space.search(resolved.vectors[waiting], n, among=self.among, exact=self.exact)
+            again = []
+            for i, neighbors in zip(waiting, near, strict=True):
+                answers[i] = self._candidates(neighbors)
+                if n < self.total and not self._enough(answers[i], neighbors):
+                    again.append(i)
+            waiting, n = again, n * 4
+        return answers
+
+    def _candidates(self, near: Neighbors) -> list[Candidate]:
+        """The items behind rows, each by its best row, best first."""
+        scores = dict(zip(near.keys.tolist(), near.scores.tolist(), strict=True))
+        owners = self.store.book.owners(self.space.record.space, near.keys)
+        if self.allowed is not None and owners:
+            passed = self.allowed.has(np.array([owner[1] for owner in owners], dtype=np.int64))
+            owners = [owner for owner, ok in zip(owners, passed, strict=True) if ok]
+        best: dict[int, Candidate] = {}
+        field = self.space.record.field
+        for row, key, id, content in owners:
+            score = min(1.0, scores[row])
+            if (content or key) not in self.barred and (key not in best or best[key].score < score):
+                best[key] = Candidate(key, id, content, score, field)
+        return list(best.values())
+
+    def _enough(self, found: Sequence[Candidate], near: Neighbors) -> bool:
+        """Whether k groups are known and no unseen row can tie with the last of them."""
+        best = _best_groups(found, self.k)
+        last = round(float(near.scores[-1]), SCORE_DECIMALS)
+        return len(best) == self.k and round(best[-1].score, SCORE_DECIMALS) > last
+
+
+def _best_groups(found: Sequence[Candidate], k: int) -> list[Candidate]:
+    """The best candidate of each group, the best k groups, equal scores by id."""
+    ordered = sorted(found, key=lambda candidate: (-round(candidate.score, SCORE_DECIMALS), candidate.id))
+    groups: dict[bytes | int, Candidate] = {}
+    for candidate in ordered:
+        groups.setdefault(candidate.group, candidate)
+        if len(groups) == k:
+            break
+    return list(groups.values())
+
+
+def _spaces(view: View, field: str | None) -> list[SearchSpace]:
+    """The spaces to search: of one field, or of every field that holds something.
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown field.
+    """
+    if field is not None and field not in FIELDS:
+        raise InvalidInput(f"expected a field of {', '.join(FIELDS)}, got {field!r}")
+    names = FIELDS if field is None else (field,)
+    return [view.spaces[name] for name in names if name in view.spaces and view.spaces[name].record.rows]
+
+
+def _sorted(hits: list[Hit], sort: str | None) -> list[Hit]:
+    """The same hits in the order of a metadata field, ``-field`` for the largest first; those without it come last."""
+    if sort is None:
+        return hits
+    name, down = sort.removeprefix("-"), sort.startswith("-")
+    values = {id(hit): _sort_key(hit.item.metadata, name) for hit in hits}
+    there = [hit for hit in hits if values[id(hit)] is not None]
+    there.sort(key=lambda hit: values[id(hit)] or (0, 0.0, ""), reverse=down)
+    ordered = there + [hit for hit in hits if values[id(hit)] is None]
+    return [replace(hit, rank=rank) for rank, hit in enumerate(ordered, start=1)]
+
+
+def _sort_key(metadata: Mapping[str, Any], name: str) -> tuple[int, float, str] | None:
+    """Numbers, and strings that read as such, before other strings."""
+    value = metadata.get(name)
+    if value is None or isinstance(value, list | dict):
+        return None
+    try:
+        return (0, float(value), "")
+    except (TypeError, ValueError):
+        return (1, 0.0, str(value))

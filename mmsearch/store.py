@@ -1,0 +1,289 @@
+"""``Store``: the directory on disk that an engine owns: catalog, vectors, indexes and kept pictures.
+
+::
+
+    store/
+      catalog.sqlite      the truth: items, metadata, which row of which space is whose
+      spaces/             vectors, one append-only file a space
+      indexes/            HNSW graphs: a cache, rebuilt from the two above whenever it does not fit them
+      pictures/           copies of pictures that were given in memory
+      writer.lock         who writes
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.catalog import FILE, Catalog, EncoderRecord, RowBook, SpaceRecord, bytes_of
+from mmsearch.errors import EncoderMismatch, InvalidInput, StoreDamaged, StoreError
+from mmsearch.files import atomic_write
+from mmsearch.locks import WriterLock
+from mmsearch.protocols import Encoder
+from mmsearch.searchspace import SearchSpace
+from mmsearch.spaces import BLOCK, SpaceFile
+from mmsearch.types import FIELDS, SPACES, Progress
+
+DEFAULT_FIELDS = ("picture", "text")
+_ENCODER, _NEXT, _FIELDS = "encoder", "next_encoder", "fields"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One state of a store: its encoder and its searchable spaces by field."""
+
+    generation: int
+    encoder: EncoderRecord | None
+    spaces: Mapping[str, SearchSpace]
+
+
+class Store:
+    """Opens or makes a store.
+
+    Raises
+    ------
+    StoreError
+        If the path is something else, or cannot be written or read.
+    StoreDamaged
+        If the catalog is damaged, or gone from a store that has vectors.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self.path = path
+        self._prepare(create)
+        self.catalog = Catalog(path)
+        self.book = RowBook(self.catalog)
+        self.lock = WriterLock(path)
+        self._view: View | None = None
+        self._view_lock = threading.Lock()
+
+    def _prepare(self, create: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"expected a folder for the store, got the file {self.path}")
+        if (self.path / FILE).exists():
+            return
+        spaces = self.path / "spaces"
+        if spaces.is_dir() and any(spaces.iterdir()):
+            raise StoreDamaged(f"the store {self.path} has vectors but no {FILE}: restore that file from a backup")
+        if not create:
+            raise StoreError(f"there is no store at {self.path}: make one with `mmsearch index FOLDER`")
+        if self.path.exists() and any(child.name[0] != "." for child in self.path.iterdir()):
+            raise StoreError(f"expected a store or an empty folder at {self.path}, got a folder with other files in it")
+        try:
+            for name in ("spaces", "indexes", "pictures"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the store {self.path} cannot be made: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the catalog; mapped vectors are let go."""
+        self._view = None
+        self.catalog.close()
+
+    # Reading ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """One state of catalog and vectors for everything read inside, by this thread."""
+        with self.catalog.snapshot():
+            yield self.view()
+
+    def view(self) -> View:
+        """The spaces as the catalog has them now; what has not changed since the last view is kept."""
+        generation = self.catalog.generation()
+        view = self._view
+        if view is not None and view.generation == generation:
+            return view
+        with self._view_lock:
+            encoder = self.encoder()
+            old = {space.record.space: space for space in (self._view.spaces.values() if self._view else ())}
+            spaces = {}
+            for record in self.catalog.spaces(encoder.encoder) if encoder else ():
+                kept = old.get(record.space)
+                spaces[record.field] = kept if kept and kept.record == record else self._search_space(record, kept)
+            self._view = View(generation, encoder, spaces)
+            return self._view
+
+    def _search_space(self, record: SpaceRecord, old: SearchSpace | None) -> SearchSpace:
+        return SearchSpace(record, self.file(record).rows(record.rows), self.path / "indexes", old)
+
+    def file(self, record: SpaceRecord) -> SpaceFile:
+        """The file that holds a space's rows."""
+        return SpaceFile(self.path / "spaces" / record.file, record.width, record.dtype)
+
+    def encoder(self) -> EncoderRecord | None:
+        """The encoder whose spaces are searched; None while nothing was stored."""
+        return self._encoder_of(_ENCODER)
+
+    def next_encoder(self) -> EncoderRecord | None:
+        """The encoder that an unfinished reindexing is going to switch to."""
+        return self._encoder_of(_NEXT)
+
+    def _encoder_of(self, setting: str) -> EncoderRecord | None:
+        number = self.catalog.setting(setting)
+        return next((record for record in self.catalog.encoders() if str(record.encoder) == number), None)
+
+    def fields(self) -> tuple[str, ...]:
+        """What is encoded of each item."""
+        stored = self.catalog.setting(_FIELDS)
+        return tuple(stored.split(",")) if stored else DEFAULT_FIELDS
+
+    # Writing ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only writer.
+
+        Raises
+        ------
+        StoreBusy
+            If another engine or process is.
+        """
+        if self.catalog.database.read_only:
+            raise StoreError(f"the store {self.path} cannot be written: its folder is read-only for you")
+        with self.lock.hold():
+            yield
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """See that this store may be used with an encoder.
+
+        Raises
+        ------
+        EncoderMismatch
+            If its vectors came from another one, same width or not.
+        """
+        record = self.encoder()
+        if record is not None and record.fingerprint != encoder.fingerprint:
+            raise EncoderMismatch(
+                f"the store {self.path} was made with {record.name!r} ({record.fingerprint}), the encoder here is "
+                f"{encoder.name!r} ({encoder.fingerprint}): open it with encoder={record.name!r}, "
+                "or encode everything anew with `mmsearch reindex --encoder …` (Engine.reindex)"
+            )
+
+    def set_fields(self, fields: Sequence[str]) -> None:
+        """Choose what is encoded of each item; what is there already stays.
+
+        Raises
+        ------
+        InvalidInput
+            For an unknown field, or without one that can be searched.
+        """
+        unknown = [name for name in fields if name not in SPACES]
+        if unknown or not set(fields) & set(FIELDS):
+            raise InvalidInput(f"expected spaces of {', '.join(SPACES)}, at least picture or text; got {', '.join(fields)}")
+        with self.catalog.transaction():
+            self.catalog.set_setting(_FIELDS, ",".join(name for name in SPACES if name in fields))
+
+    def adopt(self, encoder: Encoder, widths: Mapping[str, tuple[int, str]], *, following: bool = False) -> dict[str, SpaceRecord]:
+        """Make the spaces of an encoder, (width, dtype) by field; ``following``: it takes over later.
+
+        Returns the spaces by field.
+        """
+        with self.catalog.transaction():
+            number = self.catalog.add_encoder(
+                encoder.fingerprint, encoder.name, encoder.dim, encoder.licence, encoder.runtime
+            )
+            for field, (width, dtype) in widths.items():
+                self.catalog.add_space(number, field, width, dtype)
+            self.catalog.set_setting(_NEXT if following else _ENCODER, str(number))
+        return {record.field: record for record in self.catalog.spaces(number) if record.field in widths}
+
+    def switch(self) -> None:
+        """Let the following encoder take over, and forget the one before it and its vectors."""
+        new, old = self.next_encoder(), self.encoder()
+        if new is None:
+            return
+        files = [self.file(record).file for record in self.catalog.spaces(old.encoder)] if old and old != new else []
+        with self.catalog.transaction():
+            self.catalog.set_setting(_ENCODER, str(new.encoder))
+            self.catalog.set_setting(_NEXT, None)
+            if old and old != new:
+                self.catalog.delete_spaces(old.encoder)
+        for file in files:
+            file.unlink(missing_ok=True)
+
+    def append(self, record: SpaceRecord, values: NDArray[Any]) -> int:
+        """Write rows behind the committed ones; return the number of the first. Inside a transaction."""
+        db = self.catalog.database.writer
+        (rows,) = db.execute("SELECT rows FROM spaces WHERE space = ?", (record.space,)).fetchone()
+        last = db.execute("SELECT block, crc FROM blocks WHERE space = ? AND block = ?", (record.space, rows // BLOCK))
+        crcs = self.file(record).append(rows, dict(last.fetchall()), values)
+        self.book.committed(record.space, rows + len(values), crcs)
+        return int(rows)
+
+    def tidy(self, report: Callable[[Progress], None] | None = None) -> None:
+        """After writing: drop the rows of removed items where they are many, bring the indexes up to date."""
+        for record in self.view().spaces.values():
+            live = self.book.count_live(record.record.space)
+            if record.record.rows - live > max(1_000, live):
+                self._compact(record.record)
+        self.clean()
+        view = self.view()
+        for field, space in view.spaces.items():
+            if field in FIELDS:
+                others = [view.spaces[other].matrix for other in FIELDS if other != field and other in view.spaces]
+                space.update_index(partial(self.book.live, space.record.space), others, report)
+
+    def rebuild(self, report: Callable[[Progress], None] | None = None) -> None:
+        """Make vectors files and indexes anew, from the stored vectors, without what was removed."""
+        for space in self.view().spaces.values():
+            if self.book.count_live(space.record.space) < space.record.rows:
+                self._compact(space.record)
+        for space in self.view().spaces.values():
+            space.forget_index()
+        self.tidy(report)
+
+    def _compact(self, record: SpaceRecord) -> None:
+        """Copy the rows that somebody owns into a new file and switch to it in one transaction."""
+        live = self.book.live(record.space)
+        stem, number = record.file.removesuffix(".vectors").rsplit("-", 1)
+        name = f"{stem}-{int(number) + 1}.vectors"
+        crcs = self.file(record).copy(live, record.rows, self.path / "spaces" / name)
+        with self.catalog.transaction():
+            self.book.renumber(record.space, live, name, crcs)
+
+    def clean(self) -> None:
+        """Remove files that no commit names: vectors of compacted or replaced spaces, and their indexes."""
+        records = self.catalog.spaces()
+        wanted = {record.file for record in records}
+        for file in (self.path / "spaces").iterdir():
+            if file.suffix == ".vectors" and file.name not in wanted:
+                file.unlink(missing_ok=True)
+        stems = {record.file.removesuffix(".vectors") for record in records}
+        for file in (self.path / "indexes").iterdir():
+            if file.name.split(".")[0] not in stems:
+                shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+
+    def keep_picture(self, name: str, data: bytes) -> Path:
+        """Keep a picture that was given in memory; return where."""
+        folder = self.path / "pictures"
+        folder.mkdir(exist_ok=True)
+        path = folder / name
+        if not path.exists():
+            atomic_write(path, data)
+        return path.resolve()
+
+    def drop_pictures(self, paths: Iterable[Path]) -> None:
+        """Remove kept pictures that no item names any more; other paths are left alone."""
+        folder = (self.path / "pictures").resolve()
+        for path in paths:
+            used = self.catalog.database.reader.execute("SELECT 1 FROM items WHERE path = ?", (bytes_of(path),)).fetchone()
+            if path.parent == folder and used is None:
+                path.unlink(missing_ok=True)
+
+    def sample(self, field: str, n: int) -> NDArray[np.float32]:
+        """Evenly spaced stored vectors of a field, (at most n, dim) float32; the same for the same state."""
+        space = self.view().spaces.get(field)
+        if space is None or space.record.rows == 0:
+            return np.zeros((0, 0), dtype=np.float32)
+        rows = np.unique(np.linspace(0, space.record.rows - 1, num=min(n, space.record.rows)).astype(np.int64))
+        return space.matrix[rows].astype(np.float32)
