@@ -79,7 +79,9 @@ class FieldEncoder:
 
     def _windows(self, text: str, i: int, encoded: Encoded) -> list[str]:
         if len(text) > MAX_TEXT:
-            encoded.faults[i] = f"expected a text of at most {MAX_TEXT:,} characters, got {len(text):,}: split it into items"
+            encoded.faults[i] = (
+                f"expected a text of at most {MAX_TEXT:,} characters, got {len(text):,}: split it into items"
+            )
             return []
         return self.encoder.split_text(text)
 
@@ -127,4 +129,5 @@ def quantise_cells(cells: NDArray[np.float32]) -> NDArray[np.int8]:
     Each cell is scaled to use all of int8; only its direction counts, which a cosine gives back.
     """
     largest = np.maximum(np.abs(cells).max(axis=2, keepdims=True), 1e-12)
-    return np.rint(cells * (127.0 / largest)).astype(np.int8).reshape(len(cells), -1)
+    codes = np.rint(cells * (127.0 / largest)).astype(np.int8)
+    return np.asarray(codes.reshape(len(cells), -1))

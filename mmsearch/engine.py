@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,8 +13,8 @@ from mmsearch.catalog import EncoderRecord, path_of
 from mmsearch.encoding import FieldEncoder
 from mmsearch.errors import EncoderMismatch, InvalidInput, StoreError
 from mmsearch.filters import Filter
-from mmsearch.ingest import Ingest, Report
 from mmsearch.info import Info, collect
+from mmsearch.ingest import Ingest, Report
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, item_vectors
 from mmsearch.reencode import fill
@@ -99,7 +99,9 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -214,7 +216,9 @@ class Engine:
             failed = fill(self._store, fields, records, progress)
             n_items = len(self)
             if n_items and len({name for name, _ in failed}) >= n_items:
-                raise StoreError(f"none of {n_items} items could be encoded anew, so nothing was switched: {failed[0][1]}")
+                raise StoreError(
+                    f"none of {n_items} items could be encoded anew, so nothing was switched: {failed[0][1]}"
+                )
             self._store.switch()
             self._given = self._encoder = new
             self._store.tidy(progress)
@@ -292,6 +296,10 @@ class Engine:
         """
         return self._store.catalog.get([id])[0]
 
+    def items(self) -> Iterator[Item]:
+        """Every item, in the order in which they came."""
+        return (item for _, item in self._store.catalog.items())
+
     def vectors(self, ids: Sequence[str] | None = None, *, field: str | None = None) -> tuple[list[str], Vectors]:
         """Stored vectors: ids and (n, dim) float32 unit rows, in the order of ``ids`` or of adding.
 
@@ -317,7 +325,7 @@ class Engine:
             field = field or next(iter(held), None)
             dim = view.encoder.dim if view.encoder else 0
             if field not in held:
-                found, rows = [], np.zeros((0, dim), dtype=np.float32)
+                rows, found = np.zeros((0, dim), dtype=np.float32), list[int]()
             else:
                 found, rows = item_vectors(self._store, view, field, keys)
             if ids is None or keys is None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from PIL import Image
 
 from mmsearch.catalog import Known, NewItem, PictureFacts, path_of
-from mmsearch.encoding import Encoded, FieldEncoder, Prepared
-from mmsearch.errors import InvalidInput, MissingDependency, MMSearchError, PictureError
+from mmsearch.encoding import FieldEncoder, Prepared
+from mmsearch.errors import InvalidInput, MissingDependency, PictureError
 from mmsearch.files import content_hash, display_path, read_bytes
 from mmsearch.images import MAX_BYTES, OpenedPicture, open_picture
 from mmsearch.overlap import ahead, batches
@@ -58,6 +58,11 @@ class Loaded:
     def new_picture(self) -> bool:
         """Whether its picture is not the one that is stored."""
         return self.content is not None and (self.old is None or self.old.content != self.content)
+
+    @property
+    def same(self) -> bool:
+        """Whether it was there before with this picture and this text, at this entry."""
+        return self.old is not None and not (self.moved or self.new_picture) and self.old.text == self.entry.text
 
     @property
     def new_text(self) -> bool:
@@ -231,11 +236,10 @@ class Ingest:
     def _put(self, loaded: Loaded, spans: Mapping[str, range], owners: dict[bytes, int], stale: list[Path]) -> None:
         """Store one item and say which rows are its own."""
         old, item = loaded.old, self._item(loaded)
-        if old and not (loaded.new_picture or loaded.new_text or loaded.moved) and old.text == item.text:
-            if self.catalog.is_stored_as(old.key, item.path, item.metadata):
-                self.catalog.restamp(old.key, item.stamp)
-                self.tally.unchanged += 1
-                return
+        if old and loaded.same and self.catalog.is_stored_as(old.key, item.path, item.metadata):
+            self.catalog.restamp(old.key, item.stamp)
+            self.tally.unchanged += 1
+            return
         key = self.catalog.put(item, old.key if old else None)
         for name, record in self.records.items():
             if name in spans:
@@ -247,8 +251,8 @@ class Ingest:
             owner = loaded.facts.key if loaded.facts else owners.setdefault(loaded.content, key)
             if owner != key:
                 self.book.share(owner, key, self.picture_spaces)
-            if old and old.path:
-                stale.append(path_of(old.path))
+        if old and old.path and item.path != path_of(old.path):
+            stale.append(path_of(old.path))
         self.tally.moved += loaded.moved
         self.tally.added += not loaded.moved
         self.tally.changed += bool(old) and not loaded.moved

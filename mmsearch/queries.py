@@ -138,7 +138,7 @@ def item_vectors(store: Store, view: View, field: str, keys: Sequence[int] | Non
         return [], np.zeros((0, space.record.width), dtype=np.float32)
     unique, first = np.unique(items, return_index=True)
     sums = np.add.reduceat(space.matrix[rows].astype(np.float32), first, axis=0)
-    return unique.tolist(), sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return [int(key) for key in unique], as_unit_vectors(sums)
 
 
 def _given_vector(term: Query, view: View) -> Vectors:

@@ -29,7 +29,9 @@ class Task:
     fault: str | None = None
 
 
-def fill(store: Store, fields: FieldEncoder, records: dict[str, SpaceRecord], report: Report | None) -> list[tuple[str, str]]:
+def fill(
+    store: Store, fields: FieldEncoder, records: dict[str, SpaceRecord], report: Report | None
+) -> list[tuple[str, str]]:
     """Encode whatever has no rows yet in these spaces, in batches that are committed whole.
 
     Interrupted, it goes on from there when called again. Returns what could not be encoded: path or id, and reason.
@@ -71,7 +73,9 @@ class _Worker:
                 if content_hash(data) != task.content:
                     task.fault = "the picture has changed since it was indexed: run `mmsearch sync` first"
                 else:
-                    task.prepared = self.fields.prepare(open_picture(data, min_side=self.fields.encoder.image_size).image)
+                    task.prepared = self.fields.prepare(
+                        open_picture(data, min_side=self.fields.encoder.image_size).image
+                    )
             except (PictureError, MissingDependency) as error:
                 task.fault = str(error)
             except MemoryError:
@@ -79,11 +83,13 @@ class _Worker:
         return task
 
 
-def _commit(store: Store, fields: FieldEncoder, records: dict[str, SpaceRecord], batch: Sequence[Task]) -> list[tuple[str, str]]:
+def _commit(
+    store: Store, fields: FieldEncoder, records: dict[str, SpaceRecord], batch: Sequence[Task]
+) -> list[tuple[str, str]]:
     good = [task for task in batch if task.fault is None]
     first = {task.content: i for i, task in reversed(list(enumerate(good))) if task.prepared}
     encoded = fields.encode(
-        {i: {name: good[i].prepared[name] for name in good[i].missing if name != "text"} for i in first.values()},
+        {i: _wanted(good[i]) for i in first.values()},
         {i: task.item.text or "" for i, task in enumerate(good) if "text" in task.missing},
     )
     with store.catalog.transaction():
@@ -97,6 +103,11 @@ def _commit(store: Store, fields: FieldEncoder, records: dict[str, SpaceRecord],
     return [(_shown(task.item), task.fault) for task in batch if task.fault] + [
         (_shown(good[i].item), reason) for i, reason in encoded.faults.items()
     ]
+
+
+def _wanted(task: Task) -> Prepared:
+    """What was prepared for the fields that it lacks."""
+    return {name: pictures for name, pictures in (task.prepared or {}).items() if name in task.missing}
 
 
 def _shown(item: Item) -> str:

@@ -144,7 +144,9 @@ class Retriever:
                     item=item_of(rows[candidate.key]),
                     score=round(candidate.score, SCORE_DECIMALS),
                     rank=rank,
-                    copies=tuple(item_of(row) for row in copies.get(candidate.content or b"", ()) if row[0] != candidate.key),
+                    copies=tuple(
+                        item_of(row) for row in copies.get(candidate.content or b"", ()) if row[0] != candidate.key
+                    ),
                     field=candidate.field,
                 )
                 for rank, candidate in enumerate(its, start=1)
@@ -157,7 +159,13 @@ class _FieldSearch:
     """The best groups of one field, for a batch of queries."""
 
     def __init__(
-        self, store: Store, space: SearchSpace, allowed: Allowed | None, barred: frozenset[bytes | int], k: int, exact: bool
+        self,
+        store: Store,
+        space: SearchSpace,
+        allowed: Allowed | None,
+        barred: frozenset[bytes | int],
+        k: int,
+        exact: bool,
     ) -> None:
         self.store, self.space, self.allowed, self.barred, self.k, self.exact = store, space, allowed, barred, k, exact
         self.total = space.record.rows

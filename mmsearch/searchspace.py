@@ -57,9 +57,15 @@ class SearchSpace:
         self._graph: HNSWIndex | None = None
         self._looked = False
         self._covered = 0
-        if old is not None and old._graph is not None and old.record.file == record.file:
-            if record.rows - old._covered <= self._tail_limit():  # else another process has saved a newer graph
-                self._graph, self._covered, self._looked = old._graph, old._covered, True
+        if old is not None and old._graph is not None and self._still_covers(old):
+            self._graph, self._covered, self._looked = old._graph, old._covered, True
+
+    recall_target = RECALL_TARGET
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether it is large enough for a graph to pay."""
+        return self.record.rows >= CROSSOVER
 
     @property
     def kind(self) -> str:
@@ -96,18 +102,24 @@ class SearchSpace:
         return self._graph
 
     def _load(self) -> None:
-        from mmsearch.index import HNSWIndex
+        from mmsearch.index import HNSWIndex, read_meta
 
         self._looked = True
         meta = {"space": self.record.file}
         try:
-            self._graph = HNSWIndex.load(self._file, dim=self.record.width, meta_must_equal=meta, originals=self._originals)
-            self._covered = int(HNSWIndex.read_meta(self._file)["rows"])
+            self._graph = HNSWIndex.load(
+                self._file, dim=self.record.width, dtype="f16", meta_must_equal=meta, originals=self._originals
+            )
+            self._covered = int(read_meta(self._file)["rows"])
         except StoreDamaged:
             self._graph = None
 
     def _originals(self, keys: Keys) -> Vectors:
         return self.matrix[keys].astype(np.float32)
+
+    def _still_covers(self, old: SearchSpace) -> bool:
+        """Whether a loaded graph may serve on; where much is missing, another process has saved a newer one."""
+        return old.record.file == self.record.file and self.record.rows - old._covered <= self._tail_limit()
 
     def _tail_limit(self) -> int:
         return max(CROSSOVER // 4, int(TAIL_SHARE * self.record.rows))
@@ -133,8 +145,10 @@ class SearchSpace:
         graph = self.graph()
         if graph is not None and self.record.rows - self._covered <= self._tail_limit():
             return
-        from mmsearch.index import HNSWIndex
+        from mmsearch.index import HNSWIndex, quarantine
 
+        if graph is None:
+            quarantine(self._file)
         alive = live()
         if graph is None or len(graph) - np.count_nonzero(alive < self._covered) > DEAD_SHARE * len(graph):
             graph, missing = HNSWIndex(self.record.width, originals=self._originals), alive
@@ -170,7 +184,9 @@ class SearchSpace:
             return 1.0
         found, right = self.search(queries, k), self.search(queries, k, exact=True)
         # By score, not by key: of equally near rows any will do.
-        hits = [np.count_nonzero(one.scores >= other.scores[-1] - 1e-6) for one, other in zip(found, right, strict=True)]
+        hits = [
+            np.count_nonzero(one.scores >= other.scores[-1] - 1e-6) for one, other in zip(found, right, strict=True)
+        ]
         return float(sum(hits)) / sum(len(other) for other in right)
 
     def forget_index(self) -> None:

@@ -107,7 +107,9 @@ class Folder:
                 children = sorted(listing, key=lambda child: child.name)
         except OSError as error:
             name = inside or b"."
-            yield Entry(name, "", display_name(name), Path(os.fsdecode(folder)), fault=f"cannot be read: {error.strerror}")
+            yield Entry(
+                name, "", display_name(name), Path(os.fsdecode(folder)), fault=f"cannot be read: {error.strerror}"
+            )
             return
         for child in children:
             if child.name.startswith(b"."):
@@ -169,10 +171,14 @@ class Table:
             return Entry(b"line %d" % number, row, "", self.file, fault=f"{where}: {row}")
         image, text = _string(row.get("image")), text_of(row)
         given = _string(row.get("id"))
-        metadata = {name: value for name, value in row.items() if name not in ("id", "image", "text") and value is not None}
+        metadata = {
+            name: value for name, value in row.items() if name not in ("id", "image", "text") and value is not None
+        }
         digest = _short_hash(json.dumps(row, sort_keys=True, default=str).encode())
         if image is None and text is None:
-            return Entry(b"line %d" % number, digest, "", self.file, fault=f"{where}: expected an image or a text, got neither")
+            return Entry(
+                b"line %d" % number, digest, "", self.file, fault=f"{where}: expected an image or a text, got neither"
+            )
         path, stamp = places.find(image) if image is not None else (None, "")
         id = given or image or f"text-{_short_hash((text or '').encode())}"
         name = f"id:{id}".encode() if given else id.encode()
@@ -206,11 +212,11 @@ class Given:
 
     def _entry(self, item: Item) -> Entry:
         path = None if item.path is None else Path(os.path.abspath(item.path.expanduser()))
-        text = _string(item.text)
+        text = _string(item.text) if item.text and item.text.strip() else None
         own_id = _string(item.id)
         id = own_id or self._chosen_id(item, path, text)
         name = f"id:{id}".encode() if own_id or path is None else b"path:" + os.fsencode(path)
-        neither = path is None and item.image is None and (text is None or not text.strip())
+        neither = path is None and item.image is None and text is None
         fault = "expected a picture or a text, got neither" if neither else None
         return Entry(name, "", id, path, text, dict(item.metadata), item.image, fault, own_id is not None)
 
@@ -249,7 +255,9 @@ class _Places:
 def text_of(row: Mapping[str, Any]) -> str | None:
     """An item's text: ``text``, else ``title``, else the first of ``captions``; blank ones do not count."""
     captions = row.get("captions")
-    first = captions[0] if isinstance(captions, Sequence) and not isinstance(captions, str) and len(captions) else captions
+    first = (
+        captions[0] if isinstance(captions, Sequence) and not isinstance(captions, str) and len(captions) else captions
+    )
     for candidate in (row.get("text"), row.get("title"), first):
         text = _string(candidate)
         if text is not None and text.strip():

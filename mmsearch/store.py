@@ -179,11 +179,15 @@ class Store:
         """
         unknown = [name for name in fields if name not in SPACES]
         if unknown or not set(fields) & set(FIELDS):
-            raise InvalidInput(f"expected spaces of {', '.join(SPACES)}, at least picture or text; got {', '.join(fields)}")
+            raise InvalidInput(
+                f"expected spaces of {', '.join(SPACES)}, at least picture or text; got {', '.join(fields)}"
+            )
         with self.catalog.transaction():
             self.catalog.set_setting(_FIELDS, ",".join(name for name in SPACES if name in fields))
 
-    def adopt(self, encoder: Encoder, widths: Mapping[str, tuple[int, str]], *, following: bool = False) -> dict[str, SpaceRecord]:
+    def adopt(
+        self, encoder: Encoder, widths: Mapping[str, tuple[int, str]], *, following: bool = False
+    ) -> dict[str, SpaceRecord]:
         """Make the spaces of an encoder, (width, dtype) by field; ``following``: it takes over later.
 
         Returns the spaces by field.
@@ -276,7 +280,9 @@ class Store:
         """Remove kept pictures that no item names any more; other paths are left alone."""
         folder = (self.path / "pictures").resolve()
         for path in paths:
-            used = self.catalog.database.reader.execute("SELECT 1 FROM items WHERE path = ?", (bytes_of(path),)).fetchone()
+            used = self.catalog.database.reader.execute(
+                "SELECT 1 FROM items WHERE path = ?", (bytes_of(path),)
+            ).fetchone()
             if path.parent == folder and used is None:
                 path.unlink(missing_ok=True)
 

@@ -28,12 +28,11 @@ BOXES: tuple[Box, ...] = (
 
 def views(image: Image.Image) -> list[Image.Image]:
     """The seven views of a picture, in the order of ``BOXES``."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     width, height = image.size
-    crops = [
-        image.crop((round(left * width), round(top * height), max(round(right * width), 1), max(round(bottom * height), 1)))
-        for left, top, right, bottom in BOXES[2:]
-    ]
-    whole: Image.Image = image
-    return [whole, ImageOps.mirror(whole), *crops]
+    crops = []
+    for left, top, right, bottom in BOXES[2:]:
+        corner = (max(round(right * width), 1), max(round(bottom * height), 1))
+        crops.append(image.crop((round(left * width), round(top * height), *corner)))
+    return [image, ImageOps.mirror(image), *crops]

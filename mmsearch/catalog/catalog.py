@@ -133,7 +133,8 @@ class Catalog:
     def keys_of_root(self, root: int, keys: Iterable[int]) -> list[int]:
         """Those of these keys that still belong to a root."""
         rows = self.database.reader.execute(
-            "SELECT key FROM items WHERE root = ? AND key IN (SELECT value FROM json_each(?))", (root, json.dumps(list(keys)))
+            "SELECT key FROM items WHERE root = ? AND key IN (SELECT value FROM json_each(?))",
+            (root, json.dumps(list(keys))),
         )
         return [int(key) for (key,) in rows]
 
@@ -145,7 +146,7 @@ class Catalog:
             " AND v.space IN (SELECT value FROM json_each(?))) ORDER BY i.key LIMIT 1",
             (content, len(spaces), json.dumps(list(spaces))),
         ).fetchone()
-        return None if row is None else PictureFacts(*row[:4], json.loads(row[4]))
+        return None if row is None else PictureFacts(row[0], row[1], row[2], row[3], json.loads(row[4]))
 
     def put(self, item: NewItem, key: int | None = None) -> int:
         """Insert an item, or replace the one with this key (its vectors stay). Return the key."""
@@ -181,7 +182,10 @@ class Catalog:
     def root(self, kind: str, path: Path | None) -> int:
         """The number of a root, made if it is new. Inside a transaction."""
         db, raw = self.database.writer, bytes_of(path) or b""
-        db.execute("INSERT INTO roots (kind, path) VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET kind = excluded.kind", (kind, raw))
+        db.execute(
+            "INSERT INTO roots (kind, path) VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET kind = excluded.kind",
+            (kind, raw),
+        )
         return int(db.execute("SELECT root FROM roots WHERE path = ?", (raw,)).fetchone()[0])
 
     def roots(self) -> list[tuple[int, str, bytes]]:
@@ -237,15 +241,16 @@ class Catalog:
     def spaces(self, encoder: int | None = None) -> list[SpaceRecord]:
         """The spaces of an encoder, or of all."""
         rows = self.database.reader.execute(
-            "SELECT space, encoder, field, file, width, dtype, rows FROM spaces WHERE ?1 IS NULL OR encoder = ?1", (encoder,)
+            "SELECT space, encoder, field, file, width, dtype, rows FROM spaces WHERE ?1 IS NULL OR encoder = ?1",
+            (encoder,),
         )
         return [SpaceRecord(*row) for row in rows]
 
     def add_space(self, encoder: int, field: str, width: int, dtype: str) -> None:
         """Make a space if it is not there. Inside a transaction."""
         self.database.writer.execute(
-            "INSERT INTO spaces (encoder, field, file, width, dtype) VALUES (?1, ?2, ?1 || '-' || ?2 || '-0.vectors', ?3, ?4)"
-            " ON CONFLICT (encoder, field) DO NOTHING",
+            "INSERT INTO spaces (encoder, field, file, width, dtype)"
+            " VALUES (?1, ?2, ?1 || '-' || ?2 || '-0.vectors', ?3, ?4) ON CONFLICT (encoder, field) DO NOTHING",
             (encoder, field, width, dtype),
         )
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from mmsearch.catalog.schema import migrate
 from mmsearch.errors import StoreDamaged, StoreError
 
-
 _NEXT_GENERATION = (
     "INSERT INTO settings VALUES ('generation', '1')"
     " ON CONFLICT (name) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)"
@@ -46,7 +45,7 @@ class Database:
 
     @property
     def reader(self) -> sqlite3.Connection:
-        """This thread's connection for reading."""
+        """The connection of this thread for reading."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +51,9 @@ class RowBook:
         """Name the first ``rows`` rows of a space as stored, with the checksums of the blocks that changed."""
         db = self._database.writer
         db.execute("UPDATE spaces SET rows = ? WHERE space = ?", (rows, space))
-        db.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", ((space, block, crc) for block, crc in crcs.items()))
+        db.executemany(
+            "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", ((space, block, crc) for block, crc in crcs.items())
+        )
 
     def block_crcs(self, space: int) -> dict[int, int]:
         """The checksum of each block of a space."""
@@ -68,7 +69,7 @@ class RowBook:
         ).fetchall()
 
     def allowed(self, space: int, where: Condition) -> tuple[Keys, Keys]:
-        """The keys of the items that pass a filter and have rows in a space, and those rows; each ascending, distinct."""
+        """The keys of the items that pass a filter and have rows in a space, and those rows; both ascending."""
         condition, values = to_sql(where)
         pairs = self._database.reader.execute(
             f"SELECT v.item, v.row FROM items i JOIN vectors v ON v.item = i.key AND v.space = ? WHERE {condition}",
@@ -89,11 +90,14 @@ class RowBook:
 
     def of_items(self, space: int, keys: Sequence[int] | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Item keys and rows, by item and part; of these items or of all that have rows in the space."""
-        sql, parameters = "SELECT item, row FROM vectors WHERE space = ?", [space]  # type: tuple[str, list[Any]]
+        sql = "SELECT item, row FROM vectors WHERE space = ?"
+        parameters: list[int | str] = [space]
         if keys is not None:
             sql += " AND item IN (SELECT value FROM json_each(?))"
             parameters.append(json.dumps(list(keys)))
-        pairs = np.array(self._database.reader.execute(sql + " ORDER BY item, part", parameters).fetchall(), dtype=np.int64)
+        pairs = np.array(
+            self._database.reader.execute(sql + " ORDER BY item, part", parameters).fetchall(), dtype=np.int64
+        )
         pairs = pairs.reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
 
@@ -107,14 +111,17 @@ class RowBook:
         )
         return [int(key) for (key,) in rows]
 
+    def beyond(self, space: int, rows: int) -> int:
+        """How many claims of items point behind the committed rows: none, unless something is damaged."""
+        sql = "SELECT count(*) FROM vectors WHERE space = ? AND row >= ?"
+        return int(self._database.reader.execute(sql, (space, rows)).fetchone()[0])
+
     def renumber(self, space: int, old: Keys, file: str, crcs: Mapping[int, int]) -> None:
         """Row old[n] becomes row n, in a new file. Inside a transaction."""
         db = self._database.writer
         db.execute("CREATE TEMP TABLE renumbered (old INTEGER PRIMARY KEY, new INTEGER NOT NULL)")
         db.executemany("INSERT INTO renumbered VALUES (?, ?)", zip(old.tolist(), range(len(old)), strict=True))
-        db.execute(
-            "UPDATE vectors SET row = (SELECT new FROM renumbered WHERE old = row) WHERE space = ?", (space,)
-        )
+        db.execute("UPDATE vectors SET row = (SELECT new FROM renumbered WHERE old = row) WHERE space = ?", (space,))
         db.execute("DROP TABLE renumbered")
         db.execute("DELETE FROM blocks WHERE space = ?", (space,))
         db.execute("UPDATE spaces SET file = ? WHERE space = ?", (file, space))

@@ -95,7 +95,7 @@ def migrate(db: sqlite3.Connection) -> None:
     (done,) = db.execute("PRAGMA user_version").fetchone()
     if done > len(MIGRATIONS):
         raise StoreError(
-            f"this store was written by a newer mmsearch (its version is {done}, ours {len(MIGRATIONS)}): upgrade mmsearch"
+            f"this store was written by a newer mmsearch (its version is {done}, ours {len(MIGRATIONS)}): upgrade"
         )
     for number, statements in enumerate(MIGRATIONS[done:], start=done + 1):
         db.execute("BEGIN IMMEDIATE")

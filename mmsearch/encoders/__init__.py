@@ -6,15 +6,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.encoders.cache import choice, default_cache, export_folder, remember_choice
+from mmsearch.encoders.cache import choice, export_folder, remember_choice
 from mmsearch.encoders.registry import MODELS, ModelCard, card_of
 from mmsearch.errors import InvalidInput, LicenceRefused, ModelBroken
+from mmsearch.places import default_cache
 
 if TYPE_CHECKING:
     from mmsearch.encoders.openclip import OpenClipEncoder
     from mmsearch.encoders.towers import TowerEncoder
 
-__all__ = ["MODELS", "ModelCard", "card_of", "default_cache", "load_encoder"]
+__all__ = ["MODELS", "ModelCard", "card_of", "load_encoder"]
 
 RUNTIMES = ("auto", "onnx", "torch")
 

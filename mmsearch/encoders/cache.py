@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,14 +10,6 @@ from mmsearch.encoders.spec import digest
 
 LAYOUT = 1
 """Raised when the export's files change meaning, so that an older export is made again."""
-
-
-def default_cache() -> Path:
-    """``MMSEARCH_CACHE``, else ``mmsearch`` in the user's cache directory."""
-    chosen = os.environ.get("MMSEARCH_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmsearch"
 
 
 def export_folder(cache: Path, fingerprint: str) -> Path:
@@ -33,7 +24,7 @@ def remember_choice(cache: Path, name: str, folder: Path | None) -> None:
     file.write_text(json.dumps({"name": name, "export": folder.name if folder else None}), "utf-8")
 
 
-def choice(cache: Path, name: str) -> Path | None | bool:
+def choice(cache: Path, name: str) -> Path | bool | None:
     """The export that was the quickest, None if torch was, False if that was never measured."""
     try:
         export = json.loads(_choice_file(cache, name).read_text("utf-8"))["export"]
@@ -46,6 +37,8 @@ def _choice_file(cache: Path, name: str) -> Path:
     """One file a name; for a local folder its files' sizes and times count too, since they can change."""
     key = f"{name} onnxruntime {version('onnxruntime')} layout {LAYOUT}"
     if name.startswith("local-dir:"):
-        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(Path(name[10:]).iterdir())]
+        stats = [
+            (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(Path(name[10:]).iterdir())
+        ]
         key += repr(stats)
     return cache / "choices" / f"{digest(key)}.json"

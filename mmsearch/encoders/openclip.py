@@ -38,7 +38,12 @@ class OpenClipEncoder(TowerEncoder):
     """
 
     def __init__(
-        self, spec: EncoderSpec, model: torch.nn.Module, tokenizer: Any, device: str, precision: str  # noqa: ANN401
+        self,
+        spec: EncoderSpec,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        device: str,
+        precision: str,
     ) -> None:
         import torch
 
@@ -49,9 +54,11 @@ class OpenClipEncoder(TowerEncoder):
         self.model = model.to(device=self.device, dtype=self.dtype)
         visual = self.model.visual
         if isinstance(visual, torch.nn.Module):
-            visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            visual.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
-        self.scale = [torch.tensor(values).mul(255).view(1, 3, 1, 1) for values in (spec.preprocess.mean, spec.preprocess.std)]
+        self.scale = [
+            torch.tensor(values).mul(255).view(1, 3, 1, 1) for values in (spec.preprocess.mean, spec.preprocess.std)
+        ]
 
     @property
     def exportable(self) -> bool:
@@ -217,7 +224,9 @@ def _create(name: str) -> tuple[torch.nn.Module, dict[str, Any], Any]:
 
     architecture, tag = _split_name(name)
     try:
-        model = open_clip.create_model(architecture, pretrained=tag, precision="fp32", device="cpu", require_pretrained=True)
+        model = open_clip.create_model(
+            architecture, pretrained=tag, precision="fp32", device="cpu", require_pretrained=True
+        )
         tokenizer = open_clip.get_tokenizer(architecture)
     except Exception as error:
         raise ModelUnavailable(_how_to_get(name, tag, error)) from error
@@ -230,7 +239,9 @@ def _split_name(name: str) -> tuple[str, str | None]:
 
     if name.startswith(("hf-hub:", "local-dir:")):
         if name.startswith("local-dir:") and not Path(name[10:]).is_dir():
-            raise ModelUnavailable(f"{name}: there is no such folder; expected one with open_clip_config.json and weights")
+            raise ModelUnavailable(
+                f"{name}: there is no such folder; expected one with open_clip_config.json and weights"
+            )
         return name, None
     architecture, _, tag = name.partition("/")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
@@ -254,9 +265,7 @@ def _how_to_get(name: str, tag: str | None, error: Exception) -> str:
 def _reads_like_clip(tokenizer: Any) -> bool:  # noqa: ANN401 open_clip has no types
     """Whether open_clip's tokenizer is plain CLIP: lower case, no extra tokens, cut at the end."""
     return (
-        tokenizer.vocab_size == 49408
-        and tokenizer.reduction_fn is None
-        and tokenizer.clean_fn("A_b!  C") == "a_b! c"
+        tokenizer.vocab_size == 49408 and tokenizer.reduction_fn is None and tokenizer.clean_fn("A_b!  C") == "a_b! c"
     )
 
 

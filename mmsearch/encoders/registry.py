@@ -31,13 +31,29 @@ MODELS: dict[str, ModelCard] = {
             21,
             built_in=True,
         ),
-        ModelCard("ViT-B-16-SigLIP2/webli", "Apache-2.0", "recommended for real use, on a CPU or a small GPU", 375, coco_r1=52.1),
+        ModelCard(
+            "ViT-B-16-SigLIP2/webli",
+            "Apache-2.0",
+            "recommended for real use, on a CPU or a small GPU",
+            375,
+            coco_r1=52.1,
+        ),
         ModelCard("ViT-B-16-SigLIP/webli", "Apache-2.0", "real use in about 1 GB of memory", 203, 74.7, 47.8),
-        ModelCard("ViT-B-32-256/datacomp_s34b_b86k", "MIT", "the fastest permissive model of good quality", 151, 64.9, 39.9),
+        ModelCard(
+            "ViT-B-32-256/datacomp_s34b_b86k", "MIT", "the fastest permissive model of good quality", 151, 64.9, 39.9
+        ),
         ModelCard("ViT-B-32-SigLIP2-256/webli", "Apache-2.0", "fast, and better than ViT-B-32-256", 377, coco_r1=47.2),
         ModelCard("ViT-L-16-SigLIP2-256/webli", "Apache-2.0", "higher quality on a GPU", 882, coco_r1=54.7),
-        ModelCard("ViT-SO400M-16-SigLIP2-384/webli", "Apache-2.0", "the best of the SigLIP2 family for one GPU", 1136, coco_r1=56.0),
-        ModelCard("PE-Core-L-14-336/meta", "Apache-2.0", "the best photographs-to-words quality on a GPU", 671, coco_r1=57.1),
+        ModelCard(
+            "ViT-SO400M-16-SigLIP2-384/webli",
+            "Apache-2.0",
+            "the best of the SigLIP2 family for one GPU",
+            1136,
+            coco_r1=56.0,
+        ),
+        ModelCard(
+            "PE-Core-L-14-336/meta", "Apache-2.0", "the best photographs-to-words quality on a GPU", 671, coco_r1=57.1
+        ),
         ModelCard("hf-hub:Marqo/marqo-ecommerce-embeddings-B", "Apache-2.0", "products and shops", 203),
         ModelCard(
             "MobileCLIP2-S0/dfndr2b",
@@ -48,9 +64,7 @@ MODELS: dict[str, ModelCard] = {
             43.7,
             research_only=True,
         ),
-        ModelCard(
-            "MobileCLIP2-S2/dfndr2b", "Apple research only", "as S0, larger", 99, 74.8, 48.8, research_only=True
-        ),
+        ModelCard("MobileCLIP2-S2/dfndr2b", "Apple research only", "as S0, larger", 99, 74.8, 48.8, research_only=True),
     )
 }
 

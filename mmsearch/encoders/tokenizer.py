@@ -32,8 +32,7 @@ class ClipTokenizer:
 
         self.context = context
         self._backend = Tokenizer.from_file(str(file))
-        self._start = self._backend.token_to_id(START)
-        self._end = self._backend.token_to_id(END)
+        self._start, self._end = (int(self._backend.token_to_id(token) or 0) for token in (START, END))
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Tokenize; what exceeds the context is cut off, the last token is always the end token."""
@@ -130,6 +129,6 @@ def _merges() -> list[tuple[str, str]]:
 
 
 def _byte_letters() -> list[int]:
-    """The letters that stand for bytes, in GPT-2's order: printable ones for themselves, then 256, 257, …"""
+    """The letters that stand for bytes, in GPT-2's order: printable ones for themselves, then 256 and on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return printable + [256 + n for n in range(256 - len(printable))]

@@ -1,0 +1,235 @@
+"""The commands, each a few lines over ``Engine``. Heavy imports happen inside them, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmsearch.cli import FOUND_NOTHING, options
+from mmsearch.cli.searching import search, similar
+
+app = typer.Typer(
+    name="mmsearch",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Find pictures and texts by what they show and say.
+
+    Start with `mmsearch index ~/Pictures`, then `mmsearch search "a red bicycle"`. Nothing leaves this machine.
+
+    `mmsearch demo` shows it on pictures that come along.""",
+    epilog="Exit codes: 0 done, 1 nothing found or a check failed, 2 wrong input, 3 store, 4 model or package missing.",
+)
+app.command()(search)
+app.command()(similar)
+
+Spaces = Annotated[
+    str | None,
+    typer.Option(
+        "--spaces",
+        help="What to encode: picture,text by default; regions and cells serve reranking.",
+        show_default=False,
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Print the version if that is wanted."""
+    if show:
+        from mmsearch import __version__
+        from mmsearch.cli.output import out
+
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def index(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Folders of pictures, dataset folders, CSV, JSON-lines or Parquet tables.")
+    ],
+    store: options.Store = None,
+    encoder: options.Encoder = None,
+    spaces: Spaces = None,
+    json: options.Json = False,
+) -> None:
+    """Index folders; again, and only what is new or changed costs something.
+
+    A **dataset folder** holds `items.jsonl` (fields `image`, `text`, `id` and any others) beside its pictures or an
+    `images.zip`. It may be interrupted: the same command goes on.
+    """
+    from mmsearch.cli.output import print_json, print_report, progress, report_json
+    from mmsearch.sources import open_source
+    from mmsearch.types import AddReport
+
+    for path in paths:
+        open_source(path)  # a mistyped path is refused before anything is made
+    with options.open_engine(store, encoder, create=True, spaces=spaces) as engine:
+        report = AddReport()
+        with progress(quiet=json) as bar:
+            for path in paths:
+                report += engine.add_folder(path, progress=bar)
+        if json:
+            print_json(report_json(report, len(engine)))
+        else:
+            print_report(report)
+            _state_terms(engine.encoder.name, engine.encoder.licence)
+
+
+@app.command()
+def sync(store: options.Store = None, json: options.Json = False) -> None:
+    """Look at every indexed folder again: what is new, changed, moved or deleted."""
+    from mmsearch.cli.output import print_json, print_report, progress, report_json
+
+    with options.open_engine(store) as engine:
+        with progress(quiet=json) as bar:
+            report = engine.sync(progress=bar)
+        if json:
+            print_json(report_json(report, len(engine)))
+        else:
+            print_report(report)
+
+
+@app.command()
+def remove(
+    ids: Annotated[list[str], typer.Argument(help="Ids of items, as search shows them.")],
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Forget items; their files stay where they are."""
+    from mmsearch.cli.output import out, print_json
+
+    with options.open_engine(store) as engine:
+        n = engine.remove(ids)
+        if json:
+            print_json({"removed": n, "items": len(engine)})
+        else:
+            out.print(f"{n} removed, {len(engine)} left")
+
+
+@app.command()
+def reindex(
+    encoder: Annotated[str, typer.Option("--encoder", help="The encoder to switch to; see `mmsearch models`.")],
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Encode everything anew with another encoder and switch to it at the end; ids stay."""
+    from mmsearch.cli.output import print_json, print_report, progress, report_json
+
+    with options.open_engine(store) as engine:
+        with progress(quiet=json) as bar:
+            report = engine.reindex(encoder, progress=bar)
+        if json:
+            print_json(report_json(report, len(engine)))
+        else:
+            print_report(report)
+            _state_terms(engine.encoder.name, engine.encoder.licence)
+
+
+@app.command()
+def info(store: options.Store = None, json: options.Json = False) -> None:
+    """Show what is in the store, how it was made, and how well the index finds it."""
+    from mmsearch.cli.output import out, print_json
+
+    with options.open_engine(store) as engine:
+        facts = engine.info()
+    if json:
+        print_json(facts.to_json())
+        return
+    out.print(f"{facts.path}: {facts.items} items, {facts.bytes_on_disk / 1e6:.1f} MB")
+    out.print(f"encoder  {facts.encoder} ({facts.runtime})\nterms    {facts.licence}")
+    for name, space in facts.spaces.items():
+        recall = f", recall@10 {space.recall:.4f} (sampled)" if space.recall is not None else ""
+        out.print(f"{name:8} {space.live} of {space.rows} vectors in use, index {space.index}{recall}", soft_wrap=True)
+    for root in facts.roots:
+        out.print(f"{root['kind']:8} {root['path']}", soft_wrap=True, markup=False)
+    if facts.failures:
+        out.print(f"failed   {facts.failures} files; `mmsearch doctor` says which")
+    if facts.reindexing_to:
+        out.print(f"an unfinished reindexing to {facts.reindexing_to} goes on with `mmsearch reindex`")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to write items.parquet, picture.npy and text.npy.")],
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Take everything out: items as Parquet, vectors as .npy."""
+    from mmsearch.cli.output import out, print_json
+    from mmsearch.export import export as write
+
+    with options.open_engine(store) as engine:
+        written = write(engine, folder.expanduser())
+    if json:
+        print_json({"folder": str(folder), "rows": written})
+    else:
+        for name, rows in written.items():
+            out.print(f"{folder / name}: {rows} rows", soft_wrap=True, markup=False)
+
+
+@app.command()
+def models(json: options.Json = False) -> None:
+    """List the encoders worth knowing: what each is for, and the terms of its weights."""
+    from dataclasses import asdict
+
+    from rich.table import Column, Table
+
+    from mmsearch.cli.output import out, print_json
+    from mmsearch.encoders.registry import MODELS
+
+    if json:
+        print_json({"models": [asdict(card) for card in MODELS.values()]})
+        return
+    table = Table(Column("encoder", no_wrap=True), "for", "terms of the weights", "M params", box=None, pad_edge=False)
+    for card in MODELS.values():
+        terms = f"{card.licence} [red](needs MMSEARCH_ACCEPT_RESEARCH=1)[/red]" if card.research_only else card.licence
+        table.add_row(card.name, card.use, terms, f"{card.params_m:.0f}")
+    out.print(table)
+    out.print("\nAlso any other open_clip model: architecture/tag, hf-hub:org/repo, local-dir:/path.")
+
+
+@app.command()
+def doctor(store: options.Store = None, json: options.Json = False) -> None:
+    """Check every checksum and invariant, and say what to do where one does not hold."""
+    from dataclasses import asdict
+
+    from rich.markup import escape
+
+    from mmsearch.cli.output import out, print_json
+    from mmsearch.doctor import BAD, GOOD, examine
+
+    findings = list(examine(options.place_of(store)))
+    if json:
+        print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            colour = {GOOD: "green", BAD: "red"}.get(finding.level, "yellow")
+            advice = f"\n       -> {finding.advice}" if finding.advice else ""
+            line = f"[{colour}]{finding.level:5}[/{colour}] {finding.subject}: {escape(finding.message + advice)}"
+            out.print(line, soft_wrap=True)
+    if any(finding.level == BAD for finding in findings):
+        raise typer.Exit(FOUND_NOTHING)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where to write the contact sheet.")] = Path("demo-output"),
+    store: options.Store = None,
+) -> None:
+    """Index the gallery that comes along, ask it a few things, and leave a contact sheet of what was found."""
+    from mmsearch.cli.demo import show
+
+    show(out, store)
+
+
+def _state_terms(name: str, licence: str) -> None:
+    from mmsearch.cli.output import err
+    from mmsearch.encoders.registry import card_of
+
+    if card_of(name).built_in:
+        err.print(f"[dim]encoder {name}: {licence}; for production choose another, see `mmsearch models`[/dim]")

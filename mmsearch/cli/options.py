@@ -1,0 +1,54 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mmsearch.engine import Engine
+
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="The store's folder; without it MMSEARCH_STORE, else one in your data directory.",
+        show_default=False,
+    ),
+]
+K = Annotated[int, typer.Option("-k", "--k", min=1, help="How many hits.")]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", help="A metadata filter, e.g. 'year >= 2024 and group = photo'.", show_default=False),
+]
+Field = Annotated[str | None, typer.Option("--field", help="Look in 'picture' or in 'text' only.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Sheet = Annotated[
+    Path | None,
+    typer.Option("--sheet", help="Write a contact sheet of the hits (.png or .html).", show_default=False),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder", help="mini, architecture/tag, hf-hub:… or local-dir:…; see `mmsearch models`.", show_default=False
+    ),
+]
+
+
+def place_of(store: Path | None) -> Path:
+    """The store that is meant."""
+    from mmsearch.places import default_store
+
+    return store.expanduser() if store is not None else default_store()
+
+
+def open_engine(
+    store: Path | None, encoder: str | None = None, *, create: bool = False, spaces: str | None = None
+) -> Engine:
+    """Open the store that is meant."""
+    from mmsearch.engine import Engine
+
+    names = [name.strip() for name in spaces.split(",") if name.strip()] if spaces else None
+    return Engine.open(place_of(store), encoder, create=create, spaces=names)

@@ -1,0 +1,150 @@
+"""What people and scripts see: JSON, tables, progress, thumbnails."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from mmsearch.ingest import Report
+    from mmsearch.types import AddReport, Hit, Progress
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+SHOWN_FAILURES = 20
+_STAGES = {"encode": "encoding", "index": "building the index"}
+
+
+def print_json(data: object) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
+
+
+def hits_json(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
+    """What ``--json`` prints of a search."""
+    from mmsearch.files import display_path
+
+    return {
+        "query": query,
+        "hits": [
+            {
+                "rank": hit.rank,
+                "score": hit.score,
+                "id": hit.item.id,
+                "path": display_path(hit.item.path) if hit.item.path else None,
+                "text": hit.item.text,
+                "metadata": dict(hit.item.metadata),
+                "copies": [copy.id for copy in hit.copies],
+            }
+            for hit in hits
+        ],
+    }
+
+
+def print_hits(hits: Sequence[Hit]) -> None:
+    """A table of hits, with thumbnails where the terminal shows colours."""
+    pictures = out.is_terminal and out.color_system == "truecolor" and os.environ.get("MMSEARCH_THUMBNAILS") != "0"
+    table = Table(box=None, pad_edge=False, show_header=not pictures)
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    if pictures:
+        table.add_column("")
+    table.add_column("what", overflow="fold")
+    for hit in hits:
+        copies = (
+            f"\n[dim]and {len(hit.copies)} identical: {escape(', '.join(copy.id for copy in hit.copies[:3]))}[/dim]"
+        )
+        text = f"\n[dim]{escape(hit.item.text[:200])}[/dim]" if hit.item.text else ""
+        what = f"{escape(hit.item.id)}{text}{copies if hit.copies else ''}"
+        cells: list[str | Text] = [str(hit.rank), f"{hit.score:.3f}"]
+        if pictures:
+            cells.append(_blocks(hit.item.path))
+        table.add_row(*cells, what)
+    out.print(table)
+
+
+def _blocks(path: Path | None) -> Text:
+    """A thumbnail of half-block letters, two pixels a letter."""
+    from mmsearch.errors import MMSearchError
+    from mmsearch.images import thumbnail
+
+    text = Text()
+    if path is None:
+        return text
+    try:
+        small = thumbnail(path, 24)
+    except MMSearchError:
+        return Text("?")
+    rows = [[small.getpixel((x, y)) for x in range(small.width)] for y in range(small.height)]
+    for upper, lower in zip(rows[::2], rows[1::2], strict=False):
+        for top, bottom in zip(upper, lower, strict=True):
+            text.append("▀", style=f"{_hex(top)} on {_hex(bottom)}")
+        text.append("\n")
+    return text
+
+
+def _hex(pixel: Any) -> str:  # noqa: ANN401 Pillow says float, a tuple or None; of an RGB picture it is a tuple
+    red, green, blue = pixel
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Report]:
+    """A progress bar on stderr with rate and time left; nothing where stderr is not a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(state: Progress) -> None:
+            if state.stage not in tasks:
+                tasks[state.stage] = bar.add_task(_STAGES.get(state.stage, state.stage), total=None, rate="")
+            task = bar.tasks[tasks[state.stage]]
+            rate = f"{task.speed:.0f}/s" if task.speed else ""
+            bar.update(tasks[state.stage], completed=state.done, total=state.total, rate=rate)
+
+        yield report
+
+
+def print_report(report: AddReport) -> None:
+    """What adding did, and what failed by name."""
+    changed = f" ({report.changed} of them changed)" if report.changed else ""
+    out.print(
+        f"{report.added} added{changed}, {report.unchanged} unchanged, {report.moved} moved, "
+        f"{report.removed} removed, {len(report.failed)} failed"
+    )
+    for path, reason in report.failed[:SHOWN_FAILURES]:
+        err.print(f"  [red]failed[/red] {escape(path)}: {escape(reason)}", soft_wrap=True)
+    if len(report.failed) > SHOWN_FAILURES:
+        err.print(f"  … and {len(report.failed) - SHOWN_FAILURES} more")
+
+
+def report_json(report: AddReport, items: int) -> dict[str, Any]:
+    """What ``--json`` prints of an indexing."""
+    return {
+        "added": report.added,
+        "changed": report.changed,
+        "unchanged": report.unchanged,
+        "moved": report.moved,
+        "removed": report.removed,
+        "failed": [{"path": path, "reason": reason} for path, reason in report.failed],
+        "items": items,
+    }

@@ -1,0 +1,151 @@
+"""Contact sheets: what was asked and what was found, as one picture (PNG) or one page (HTML)."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from mmsearch.errors import InvalidInput, MMSearchError
+from mmsearch.files import atomic_write
+from mmsearch.images import thumbnail
+from mmsearch.types import Hit
+
+SIDE = 176
+_GAP, _LABEL, _HEAD = 10, 40, 30
+_INK, _SOFT, _PAPER, _CARD = (24, 24, 28), (110, 110, 120), (250, 250, 248), (236, 236, 232)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One query and its hits; ``picture`` is the query's own picture, if it has one."""
+
+    title: str
+    hits: Sequence[Hit]
+    picture: Path | None = None
+
+
+def write_sheet(file: Path, sections: Sequence[Section], *, title: str = "mmsearch") -> None:
+    """Write a contact sheet; the ending chooses the kind: ``.html``, or ``.png``, ``.jpg``, ``.webp``.
+
+    Raises
+    ------
+    InvalidInput
+        For another ending.
+    """
+    ending = file.suffix.lower()
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+    if ending in (".html", ".htm"):
+        data = _page(sections, title).encode()
+    elif ending in kinds:
+        data = _bytes(draw_sheet(sections), kinds[ending])
+    else:
+        raise InvalidInput(f"expected a sheet as .png, .jpg, .webp or .html, got {file.name!r}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, data)
+
+
+def draw_sheet(sections: Sequence[Section]) -> Image.Image:
+    """Draw each query as a row: its words or picture, then thumbnails with score and name."""
+    columns = max((len(section.hits) + (section.picture is not None) for section in sections), default=1)
+    height = _HEAD + SIDE + _LABEL + _GAP
+    sheet = Image.new("RGB", (_GAP + max(columns, 3) * (SIDE + _GAP), _GAP + max(len(sections), 1) * height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, section in enumerate(sections):
+        top = _GAP + number * height
+        pen.text((_GAP, top), section.title, fill=_INK, font=_font(18))
+        left = _GAP
+        if section.picture is not None:
+            _paste(sheet, section.picture, left, top + _HEAD)
+            pen.rectangle((left, top + _HEAD, left + SIDE - 1, top + _HEAD + SIDE - 1), outline=_INK, width=3)
+            pen.text((left, top + _HEAD + SIDE + 4), "the query", fill=_SOFT, font=_font(13))
+            left += SIDE + _GAP
+        for hit in section.hits:
+            _paste(sheet, hit.item.path, left, top + _HEAD, hit.item.text or "")
+            pen.text((left, top + _HEAD + SIDE + 4), _caption(hit), fill=_INK, font=_font(13))
+            pen.text(
+                (left, top + _HEAD + SIDE + 20), _fit(pen, hit.item.text or hit.item.id), fill=_SOFT, font=_font(13)
+            )
+            left += SIDE + _GAP
+    return sheet
+
+
+def _caption(hit: Hit) -> str:
+    copies = f"  +{len(hit.copies)} copies" if hit.copies else ""
+    return f"{hit.rank}.  {hit.score:.3f}{copies}"
+
+
+def _fit(pen: ImageDraw.ImageDraw, text: str) -> str:
+    text = " ".join(text.split())
+    while text and pen.textlength(text, font=_font(13)) > SIDE:
+        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
+    return text
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _paste(sheet: Image.Image, path: Path | None, left: int, top: int, text: str = "") -> None:
+    """Put a thumbnail into its square; a text, or a picture that cannot be opened any more, gives a card."""
+    small = _thumbnail(path)
+    sheet.paste(_CARD, (left, top, left + SIDE, top + SIDE))
+    if small is not None:
+        sheet.paste(small, (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2))
+        return
+    pen = ImageDraw.Draw(sheet)
+    words, lines = text.split(), [""]
+    for word in words:
+        longer = f"{lines[-1]} {word}".strip()
+        if pen.textlength(longer, font=_font(13)) > SIDE - 12:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    pen.multiline_text((left + 6, top + 6), "\n".join(lines[:10]), fill=_INK, font=_font(13))
+
+
+def _thumbnail(path: Path | None) -> Image.Image | None:
+    if path is None:
+        return None
+    try:
+        return thumbnail(path, SIDE)
+    except MMSearchError:
+        return None
+
+
+def _bytes(image: Image.Image, kind: str) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, quality=88)
+    return buffer.getvalue()
+
+
+def _page(sections: Sequence[Section], title: str) -> str:
+    body = []
+    for section in sections:
+        query = _figure(section.picture, "the query", "query") if section.picture else ""
+        hits = "".join(
+            _figure(hit.item.path, f"{_caption(hit)} {hit.item.text or hit.item.id}") for hit in section.hits
+        )
+        body.append(f"<section><h2>{html.escape(section.title)}</h2><div>{query}{hits}</div></section>")
+    style = (
+        "body{font:14px system-ui;margin:2rem;background:#fafaf8;color:#18181c}"
+        "div{display:flex;flex-wrap:wrap;gap:10px}"
+        f"figure{{margin:0;width:{SIDE}px}}img{{width:{SIDE}px;height:{SIDE}px;object-fit:contain;background:#ececE8}}"
+        ".query img{outline:3px solid #18181c}figcaption{color:#6e6e78;overflow:hidden}"
+    )
+    head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{style}</style>"
+    return f"{head}<h1>{html.escape(title)}</h1>{''.join(body)}\n"
+
+
+def _figure(path: Path | None, caption: str, kind: str = "hit") -> str:
+    small = _thumbnail(path)
+    image = ""
+    if small is not None:
+        data = base64.b64encode(_bytes(small, "JPEG")).decode()
+        image = f'<img alt="" src="data:image/jpeg;base64,{data}">'
+    return f'<figure class="{kind}">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'
