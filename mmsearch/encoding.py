@@ -15,6 +15,8 @@ from mmsearch.protocols import CellEncoder, Encoder
 from mmsearch.types import Picture, Vectors
 from mmsearch.views import BOXES, views
 
+BATCH = 64
+"""Items that are encoded and committed together."""
 MAX_TEXT = 1_000_000
 """Characters of one item's text; longer ones are refused, not cut."""
 

@@ -14,14 +14,14 @@ from mmsearch.encoding import FieldEncoder
 from mmsearch.errors import EncoderMismatch, InvalidInput, StoreError
 from mmsearch.filters import Filter
 from mmsearch.info import Info, collect
-from mmsearch.ingest import Ingest, Report
+from mmsearch.ingest import Ingest
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, item_vectors
 from mmsearch.reencode import fill
 from mmsearch.retrieval import Retriever
 from mmsearch.sources import Given, Source, open_source, source_of_root
 from mmsearch.store import Store
-from mmsearch.types import FIELDS, AddReport, Hit, Item, Query, Vectors
+from mmsearch.types import FIELDS, AddReport, Hit, Item, Query, Report, Vectors
 
 
 class Engine:

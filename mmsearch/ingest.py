@@ -8,7 +8,7 @@ next run looks at every entry's stamp and goes on with what is missing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from mmsearch.catalog import Known, NewItem, PictureFacts, path_of
-from mmsearch.encoding import FieldEncoder, Prepared
+from mmsearch.encoding import BATCH, FieldEncoder, Prepared
 from mmsearch.errors import InvalidInput, MissingDependency, PictureError
 from mmsearch.files import content_hash, display_path, read_bytes
 from mmsearch.images import MAX_BYTES, OpenedPicture, open_picture
@@ -24,14 +24,10 @@ from mmsearch.overlap import ahead, batches
 from mmsearch.protocols import Encoder
 from mmsearch.sources import Entry, Source
 from mmsearch.store import Store
-from mmsearch.types import AddReport, Progress
+from mmsearch.types import AddReport, Progress, Report
 
-BATCH = 64
-"""Items that are encoded and committed together."""
 EMPTIED = 20
 """A folder that held at least this many items and now holds none is taken for an absent disk."""
-
-Report = Callable[[Progress], None]
 
 
 @dataclass(slots=True)

@@ -143,5 +143,6 @@ def item_vectors(store: Store, view: View, field: str, keys: Sequence[int] | Non
 
 def _given_vector(term: Query, view: View) -> Vectors:
     dim = view.encoder.dim if view.encoder else None
-    rows = np.asarray(term.vector)
-    return as_unit_vectors(rows[None] if rows.ndim == 1 else rows, dim)[0]
+    rows = np.asarray(term.vector, dtype=np.float64)
+    unit: Vectors = as_unit_vectors(rows.reshape(1, -1), dim)[0]
+    return unit

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmsearch.catalog import SpaceRecord, item_of
-from mmsearch.encoding import FieldEncoder, Prepared
+from mmsearch.encoding import BATCH, FieldEncoder, Prepared
 from mmsearch.errors import MissingDependency, PictureError
 from mmsearch.files import content_hash, display_path, read_bytes
 from mmsearch.images import MAX_BYTES, open_picture
-from mmsearch.ingest import BATCH, Report
 from mmsearch.overlap import ahead, batches
 from mmsearch.store import Store
-from mmsearch.types import Item, Progress
+from mmsearch.types import Item, Progress, Report
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmsearch.catalog import SpaceRecord
 from mmsearch.errors import StoreDamaged
 from mmsearch.index import ExactIndex
-from mmsearch.types import Keys, Neighbors, Progress, Vectors
+from mmsearch.types import Keys, Neighbors, Progress, Report, Vectors
 
 if TYPE_CHECKING:
     from mmsearch.index import HNSWIndex
@@ -128,7 +128,7 @@ class SearchSpace:
         self,
         live: Callable[[], Keys],
         others: Sequence[NDArray[np.float16]] = (),
-        progress: Callable[[Progress], None] | None = None,
+        progress: Report | None = None,
     ) -> None:
         """Build, extend, or build anew the graph, if that is due, and save it.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from mmsearch.locks import WriterLock
 from mmsearch.protocols import Encoder
 from mmsearch.searchspace import SearchSpace
 from mmsearch.spaces import BLOCK, SpaceFile
-from mmsearch.types import FIELDS, SPACES, Progress
+from mmsearch.types import FIELDS, SPACES, Report
 
 DEFAULT_FIELDS = ("picture", "text")
 _ENCODER, _NEXT, _FIELDS = "encoder", "next_encoder", "fields"
@@ -224,7 +224,7 @@ class Store:
         self.book.committed(record.space, rows + len(values), crcs)
         return int(rows)
 
-    def tidy(self, report: Callable[[Progress], None] | None = None) -> None:
+    def tidy(self, report: Report | None = None) -> None:
         """After writing: drop the rows of removed items where they are many, bring the indexes up to date."""
         for record in self.view().spaces.values():
             live = self.book.count_live(record.record.space)
@@ -237,7 +237,7 @@ class Store:
                 others = [view.spaces[other].matrix for other in FIELDS if other != field and other in view.spaces]
                 space.update_index(partial(self.book.live, space.record.space), others, report)
 
-    def rebuild(self, report: Callable[[Progress], None] | None = None) -> None:
+    def rebuild(self, report: Report | None = None) -> None:
         """Make vectors files and indexes anew, from the stored vectors, without what was removed."""
         for space in self.view().spaces.values():
             if self.book.count_live(space.record.space) < space.record.rows:

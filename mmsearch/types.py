@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -164,3 +164,7 @@ class Progress:
     stage: str
     done: int
     total: int
+
+
+Report: TypeAlias = Callable[[Progress], None]
+"""Called now and then by long work; what it raises ends the work, and what was stored stays."""

@@ -18,8 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mmsearch.ingest import Report
-    from mmsearch.types import AddReport, Hit, Progress
+    from mmsearch.types import AddReport, Hit, Progress, Report
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

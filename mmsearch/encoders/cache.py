@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmsearch.encoders.spec import digest
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the export's files change meaning, so that an older export is made again."""
 
 

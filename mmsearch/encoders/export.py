@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.encoders.onnx import CARD, IMAGE_TOWER, TEXT_TOWER, TOKENIZER, OnnxEncoder, file_digest
+from mmsearch.encoders.onnx import CARD, CELL_TOWER, IMAGE_TOWER, TEXT_TOWER, TOKENIZER, OnnxEncoder, file_digest
 from mmsearch.encoders.openclip import OpenClipEncoder
 from mmsearch.encoders.tokenizer import write_tokenizer
 from mmsearch.errors import MMSearchError, ModelBroken
@@ -84,15 +84,24 @@ def _write_towers(encoder: OpenClipEncoder, folder: Path) -> None:
             self.model = encoder.model
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            mean, std = encoder.scale
-            batch = (pixels.permute(0, 3, 1, 2).float() - mean) / std
-            return torch.nn.functional.normalize(self.model.encode_image(batch), dim=-1)  # type: ignore[operator]
+            features = self.model.encode_image(encoder.normalised(pixels))  # type: ignore[operator]
+            return torch.nn.functional.normalize(features, dim=-1)
+
+    class CellTower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.head = encoder.model, encoder.cell_head
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.normalize(encoder.cells(encoder.normalised(pixels)), dim=-1)
 
     height, width = encoder.spec.preprocess.size
     ids = torch.from_numpy(encoder.tokenize(["a dog", "two dogs"]))
     pixels = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     _export(TextTower(), ids, folder / TEXT_TOWER)
     _export(ImageTower(), pixels, folder / IMAGE_TOWER)
+    if encoder.n_cells:
+        _export(CellTower(), pixels, folder / CELL_TOWER)
 
 
 def _export(tower: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
@@ -115,12 +124,13 @@ def _export(tower: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
 
 def _write_card(encoder: OpenClipEncoder, folder: Path) -> None:
     texts, images = encoder.check_vectors()
+    files = sorted(folder.iterdir())
     card: dict[str, Any] = {
         "spec": encoder.spec.to_json(),
         "check_texts": texts.tolist(),
         "check_images": images.tolist(),
-        "sizes": {name: (folder / name).stat().st_size for name in (TEXT_TOWER, IMAGE_TOWER, TOKENIZER)},
-        "sha256": {name: file_digest(folder / name) for name in (TEXT_TOWER, IMAGE_TOWER, TOKENIZER)},
+        "sizes": {file.name: file.stat().st_size for file in files},
+        "sha256": {file.name: file_digest(file) for file in files},
     }
     (folder / CARD).write_text(json.dumps(card), "utf-8")
 
@@ -128,6 +138,9 @@ def _write_card(encoder: OpenClipEncoder, folder: Path) -> None:
 def _compare(original: OpenClipEncoder, exported: OnnxEncoder) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, *original.spec.preprocess.size, 3), dtype=np.uint8)
     cosine = float((original.run_images(noise) * exported.run_images(noise)).sum(axis=1).min())
+    if original.n_cells:
+        cells = (original.run_cells(noise) * exported.run_cells(noise)).sum(axis=2)
+        cosine = min(cosine, float(cells.min()))
     if cosine < LEAST_COSINE:
         raise ModelBroken(f"the ONNX export of {original.name!r} differs from it: cosine {cosine:.4f}")
 

@@ -16,10 +16,10 @@ from mmsearch.encoders.spec import PROBE_TEXTS, EncoderSpec, probe_pixels
 from mmsearch.encoders.tokenizer import ClipTokenizer
 from mmsearch.encoders.towers import TowerEncoder, check_tower
 from mmsearch.errors import ModelBroken
-from mmsearch.types import Pixels, Vectors
+from mmsearch.types import Cells, Pixels, Vectors
 
 CARD = "export.json"
-TEXT_TOWER, IMAGE_TOWER, TOKENIZER = "text.onnx", "image.onnx", "tokenizer.json"
+TEXT_TOWER, IMAGE_TOWER, CELL_TOWER, TOKENIZER = "text.onnx", "image.onnx", "cells.onnx", "tokenizer.json"
 
 
 class OnnxEncoder(TowerEncoder):
@@ -63,6 +63,10 @@ class OnnxEncoder(TowerEncoder):
         check_tower(self.name, "image", vectors, np.asarray(self.card["check_images"], dtype=np.float32))
         return session
 
+    @cached_property
+    def _cell_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
+        return open_session(self.folder / CELL_TOWER)
+
     def tokenize(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Texts to token ids, (n, context) int64."""
         return self._tokenizer(texts)
@@ -78,6 +82,10 @@ class OnnxEncoder(TowerEncoder):
     def run_images(self, pixels: Pixels) -> Vectors:
         """Pixels, (n, height, width, 3) uint8, to (n, dim) float32 unit rows."""
         return _run(self._image_session, pixels)
+
+    def run_cells(self, pixels: Pixels) -> Cells:
+        """Pixels, (n, height, width, 3) uint8, to (n, n_cells, cell_dim) float32 unit rows."""
+        return _run(self._cell_session, pixels)
 
 
 def open_session(file: Path) -> Any:  # noqa: ANN401 onnxruntime has no types

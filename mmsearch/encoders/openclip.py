@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ from mmsearch.encoders.spec import EncoderSpec, tokenizer_digest
 from mmsearch.encoders.tokenizer import MAX_WORD, ClipTokenizer, write_tokenizer
 from mmsearch.encoders.towers import TowerEncoder, check_tower
 from mmsearch.errors import InvalidInput, ModelUnavailable
-from mmsearch.types import Pixels, Vectors
+from mmsearch.types import Cells, Pixels, Vectors
 
 if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+CELL_HEAD_FILE = "reranker.safetensors"
 
 
 class OpenClipEncoder(TowerEncoder):
@@ -41,9 +43,10 @@ class OpenClipEncoder(TowerEncoder):
         self,
         spec: EncoderSpec,
         model: torch.nn.Module,
-        tokenizer: Any,
+        tokenizer: Any,  # noqa: ANN401 open_clip has no types
         device: str,
         precision: str,
+        cell_head: torch.nn.Linear | None = None,
     ) -> None:
         import torch
 
@@ -56,6 +59,7 @@ class OpenClipEncoder(TowerEncoder):
         if isinstance(visual, torch.nn.Module):
             visual.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
+        self.cell_head = None if cell_head is None else cell_head.to(device=self.device, dtype=self.dtype)
         self.scale = [
             torch.tensor(values).mul(255).view(1, 3, 1, 1) for values in (spec.preprocess.mean, spec.preprocess.std)
         ]
@@ -99,9 +103,27 @@ class OpenClipEncoder(TowerEncoder):
         import torch
 
         with torch.inference_mode():
-            batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2)
-            mean, std = (value.to(self.device) for value in self.scale)
-            return self._unit(self.model.encode_image(((batch - mean) / std).to(self.dtype)))  # type: ignore[operator]
+            batch = self.normalised(torch.from_numpy(np.ascontiguousarray(pixels)))
+            return self._unit(self.model.encode_image(batch))  # type: ignore[operator]
+
+    def run_cells(self, pixels: Pixels) -> Cells:
+        """Pixels, (n, height, width, 3) uint8, to (n, n_cells, cell_dim) float32 unit rows."""
+        import torch
+
+        with torch.inference_mode():
+            return self._unit(self.cells(self.normalised(torch.from_numpy(np.ascontiguousarray(pixels)))))
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels, (n, height, width, 3) of 0 to 255, to what the image tower takes, (n, 3, height, width)."""
+        mean, std = (value.to(self.device) for value in self.scale)
+        return ((pixels.to(self.device).permute(0, 3, 1, 2).float() - mean) / std).to(self.dtype)
+
+    def cells(self, batch: torch.Tensor) -> torch.Tensor:
+        """A normalised batch to (n, n_cells, cell_dim), rows not yet of unit length."""
+        assert self.cell_head is not None
+        grid = self.model.visual.trunk.forward_features(batch)  # type: ignore[operator, union-attr]  # (n, C, h, w)
+        cells: torch.Tensor = self.cell_head(grid.flatten(2).transpose(1, 2))
+        return cells
 
     def _unit(self, features: torch.Tensor) -> Vectors:
         import torch
@@ -144,6 +166,7 @@ def load_openclip(
     device, precision = pick_device(device, precision)
     with _silence():
         model, config, tokenizer = _create(source or name)
+    cell_head = _cell_head(source)
     context = int(getattr(model, "context_length", 77))
     spec = EncoderSpec(
         name=name,
@@ -157,7 +180,9 @@ def load_openclip(
         preprocess=Preprocess.from_config(config),
         activation=_activation(model),
     )
-    encoder = OpenClipEncoder(spec, model, tokenizer, device, precision)
+    if cell_head is not None:
+        spec = replace(spec, cells=(_n_cells(model, spec), cell_head.out_features))
+    encoder = OpenClipEncoder(spec, model, tokenizer, device, precision, cell_head)
     texts, images = encoder.check_vectors()
     check_tower(name, "text", texts, reference[0] if reference else None)
     check_tower(name, "image", images, reference[1] if reference else None)
@@ -267,6 +292,29 @@ def _reads_like_clip(tokenizer: Any) -> bool:  # noqa: ANN401 open_clip has no t
     return (
         tokenizer.vocab_size == 49408 and tokenizer.reduction_fn is None and tokenizer.clean_fn("A_b!  C") == "a_b! c"
     )
+
+
+def _cell_head(source: str | None) -> torch.nn.Linear | None:
+    """The late-interaction head for picture cells that lies beside the embedded model's weights."""
+    file = Path((source or "").removeprefix("local-dir:")) / CELL_HEAD_FILE
+    if source is None or not file.is_file():
+        return None
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    weight, bias = tensors["late.img.weight"].float(), tensors["late.img.bias"].float()
+    head = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head.eval()
+
+
+def _n_cells(model: torch.nn.Module, spec: EncoderSpec) -> int:
+    import torch
+
+    with torch.inference_mode():
+        grid = model.visual.trunk.forward_features(torch.zeros((1, 3, *spec.preprocess.size)))  # type: ignore[operator, union-attr]
+        return int(grid.shape[2] * grid.shape[3])
 
 
 def _width(model: torch.nn.Module) -> int:

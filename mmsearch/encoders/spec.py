@@ -34,6 +34,8 @@ class EncoderSpec:
     tokenizer: str
     preprocess: Preprocess
     activation: str = "gelu"
+    cells: tuple[int, int] = (0, 0)
+    """Cells of a picture and numbers a cell, for late interaction; none for most models."""
 
     @property
     def fingerprint(self) -> str:
@@ -48,7 +50,8 @@ class EncoderSpec:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EncoderSpec:
         """Read what ``to_json`` made, after a trip through JSON."""
-        return cls(**{**data, "preprocess": Preprocess.from_config(data["preprocess"])})
+        fields = {"preprocess": Preprocess.from_config(data["preprocess"]), "cells": tuple(data["cells"])}
+        return cls(**{**data, **fields})
 
 
 def digest(data: str | bytes) -> str:

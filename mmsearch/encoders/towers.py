@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mmsearch.encoders.spec import PROBE_TEXTS, EncoderSpec, probe_pixels
 from mmsearch.encoders.tokenizer import check_text
-from mmsearch.errors import ModelBroken
-from mmsearch.types import Picture, Pixels, Vectors
+from mmsearch.errors import InvalidInput, ModelBroken
+from mmsearch.types import Cells, Picture, Pixels, Vectors
 
 Input = TypeVar("Input", NDArray[np.int64], Pixels)
 
@@ -33,6 +33,7 @@ class TowerEncoder(ABC):
         self.fingerprint = spec.fingerprint
         self.runtime = runtime
         self.image_size = max(spec.preprocess.size)
+        self.n_cells, self.cell_dim = spec.cells
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Texts to unit rows, (n, dim) float32; what exceeds the context is cut off."""
@@ -44,6 +45,19 @@ class TowerEncoder(ABC):
         if not images:
             return np.zeros((0, self.dim), dtype=np.float32)
         return self._in_batches(self.run_images, np.stack([self.prepare(image) for image in images]), self.batch_size)
+
+    def encode_cells(self, images: Sequence[Picture]) -> Cells:
+        """Pictures to unit rows per cell, (n, n_cells, cell_dim) float32, row by row from the top left.
+
+        Raises
+        ------
+        InvalidInput
+            If the model has no cells (``n_cells`` is 0).
+        """
+        if not self.n_cells:
+            raise InvalidInput(f"the encoder {self.name!r} has no cells")
+        pixels = np.stack([self.prepare(image) for image in images])
+        return self._in_batches(self.run_cells, pixels, self.batch_size)
 
     def prepare(self, image: Picture) -> Pixels:
         """Resize and crop to what the image tower reads, (height, width, 3) uint8."""
@@ -64,6 +78,10 @@ class TowerEncoder(ABC):
     @abstractmethod
     def run_images(self, pixels: Pixels) -> Vectors:
         """Pixels, (n, height, width, 3) uint8, through the image tower to (n, dim) float32 unit rows."""
+
+    @abstractmethod
+    def run_cells(self, pixels: Pixels) -> Cells:
+        """Pixels, (n, height, width, 3) uint8, to (n, n_cells, cell_dim) float32 unit rows."""
 
     def check_vectors(self) -> tuple[Vectors, Vectors]:
         """What the towers make of the probe texts and the probe picture: (3, dim) and (1, dim)."""
