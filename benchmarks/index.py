@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Contender:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """What every contender gets."""
 
@@ -127,6 +128,7 @@ def hnsw(world: World, stored_as: StoredAs, served: bool) -> Contender:
     return Contender(lambda queries: [found.keys.tolist() for found in index.search(queries, K)], size)
 
 
+@cache
 def make_hnsw(world: World, stored_as: StoredAs, served: bool) -> HNSWIndex:
     """Build an ``HNSWIndex`` of all rows."""
     index = HNSWIndex(
@@ -147,6 +149,7 @@ def usearch(world: World) -> Contender:
     return Contender(lambda queries: search_usearch(index, queries).tolist(), index.serialized_length)
 
 
+@cache
 def make_usearch(world: World) -> Any:  # noqa: ANN401 - USearch has no types
     """Build a bare USearch index of all rows."""
     from usearch.index import Index
@@ -235,7 +238,8 @@ def print_crossover(world: World) -> None:
     """Show from which size on the graph is worth it."""
     print(f"{'size':>8}{'exact single ms':>17}{'hnsw':>8}{'exact batch ms':>16}{'hnsw':>9}")
     for size in (size for size in CROSSOVER_SIZES if size <= len(world.rows)):
-        part = World(world.rows[:size], world.halves[:size], world.queries, [])
+        whole = size == len(world.rows)
+        part = world if whole else World(world.rows[:size], world.halves[:size], world.queries, [])
         searches = [exact(part).search, hnsw(part, "f16", served=True).search]
         searches[0](world.queries[:1])  # from the second search on, it uses its float32 copy
         single = [median_ms(search, batches(world.queries, 1)) for search in searches]

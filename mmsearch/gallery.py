@@ -7,8 +7,26 @@ from pathlib import Path
 
 from mmsearch.errors import MissingDependency
 
-TEXT_QUERIES: tuple[str, ...] = ()
-PICTURE_QUERIES: tuple[str, ...] = ()
+TEXT_QUERIES = (
+    "a panda eating",
+    "a red and blue parrot",
+    "windmill",
+    "solar panels on a roof",
+    "pyramid in the desert",
+    "polar bear on ice",
+    "Taj Mahal",
+    "measuring tape",
+    "slice of pizza",
+    "red sports car",
+)
+"""The demo's words: those with photographs first, then those that clip art answers."""
+
+PICTURE_QUERIES = (
+    "gcompris-photos-categorization-images-renewable-windmill3.webp",
+    "gcompris-photos-explore-monuments-egypt-redpyramid.webp",
+    "gcompris-photos-categorization-images-fishes-fish9.webp",
+)
+"""Ids of the pictures that the demo looks for more of."""
 
 
 def gallery_folder() -> Path:

@@ -24,8 +24,8 @@ import pytest
 from PIL import Image
 
 from mmsearch import Engine, Item, ingest, reencode, searchspace
-from mmsearch.doctor import BAD, examine
 from mmsearch.errors import StoreError
+from mmsearch.store import Store
 
 N_PICTURES = 8
 
@@ -88,8 +88,20 @@ def check(engine: Engine, expected: set[str], fingerprint: str = "toy-1") -> Non
         by_id = {item.id: item for item in items}
         for id, row in zip(found, rows, strict=True):
             assert row @ own_vector(encoder, by_id[id]) > 0.999, f"{id} has the vector of another"
-    bad = [finding for finding in examine(engine.path) if finding.level == BAD]
-    assert bad == []
+    assert damage(engine.path) == {}
+
+
+def damage(path: Path) -> dict[str, list[int]]:
+    """Blocks of vectors files whose checksum does not hold."""
+    store = Store(path, create=False)
+    try:
+        blocks = {
+            record.file: store.file(record).damaged_blocks(record.rows, store.book.block_crcs(record.space))
+            for record in store.catalog.spaces()
+        }
+        return {file: numbers for file, numbers in blocks.items() if numbers}
+    finally:
+        store.close()
 
 
 # The child ---------------------------------------------------------------------------------------------------------
@@ -253,7 +265,7 @@ ALL = NAMES | {f"t{n}" for n in range(5)}
 
 def test_killed_at_any_step_of_making_a_store_it_can_be_made(tmp_path, pictures):
     refused = {}
-    for store, _ in stepped("create", tmp_path / "none", pictures, tmp_path / "out", 1):
+    for store, _ in stepped("create", tmp_path / "none", pictures, tmp_path / "out", 2):
         try:
             with open_toy(store) as engine:
                 assert len(engine) == 0
@@ -267,7 +279,7 @@ def test_killed_at_any_step_of_ingest_everything_acknowledged_is_there_once_and_
 ):
     open_toy(tmp_path / "empty").close()
     stores = 0
-    for store, done in stepped("ingest", tmp_path / "empty", pictures, tmp_path / "out", 5):
+    for store, done in stepped("ingest", tmp_path / "empty", pictures, tmp_path / "out", 13):
         stores += 1
         with open_toy(store) as engine:
             stored = {item.id for item in engine.items()}
@@ -277,12 +289,12 @@ def test_killed_at_any_step_of_ingest_everything_acknowledged_is_there_once_and_
             assert (report.added, report.unchanged, report.failed) == (len(NAMES - stored), len(stored), ())
             check(engine, NAMES)
             assert sorted(file.name for file in (store / "spaces").iterdir()) == ["1-picture-0.vectors"]
-    assert stores > 30
+    assert stores > 25
 
 
 def test_killed_at_any_step_of_remove_all_or_none_are_gone(tmp_path, base, pictures):
     outcomes = set()
-    for store, done in stepped("remove", base, pictures, tmp_path / "out", 2):
+    for store, done in stepped("remove", base, pictures, tmp_path / "out", 3):
         with open_toy(store) as engine:
             stored = {item.id for item in engine.items()}
             assert stored == ALL - set(REMOVED) if done else stored in (ALL, ALL - set(REMOVED))
@@ -295,7 +307,7 @@ def test_killed_at_any_step_of_remove_all_or_none_are_gone(tmp_path, base, pictu
 
 def test_killed_at_any_step_of_compaction_every_item_keeps_its_vector(tmp_path, base, pictures):
     files = set()
-    for store, _ in stepped("rebuild", base, pictures, tmp_path / "out", 3):
+    for store, _ in stepped("rebuild", base, pictures, tmp_path / "out", 5):
         with open_toy(store) as engine:
             check(engine, ALL)
             engine.rebuild()
@@ -307,7 +319,7 @@ def test_killed_at_any_step_of_compaction_every_item_keeps_its_vector(tmp_path, 
 
 def test_killed_at_any_step_of_reindexing_the_store_answers_with_one_encoder_and_goes_on(tmp_path, base, pictures):
     outcomes = set()
-    for store, done in stepped("reindex", base, pictures, tmp_path / "out", 6):
+    for store, done in stepped("reindex", base, pictures, tmp_path / "out", 13):
         with Engine.open(store) as engine:
             fingerprint = engine.info().fingerprint
             assert fingerprint == "toy-2" or not done
@@ -321,16 +333,14 @@ def test_killed_at_any_step_of_reindexing_the_store_answers_with_one_encoder_and
     assert outcomes == {"toy-1", "toy-2"}
 
 
-def test_killed_at_any_step_of_building_the_graph_searches_give_the_same_answers(
-    tmp_path, base, pictures, monkeypatch
-):
+def test_killed_at_any_step_of_building_the_graph_the_answers_stay_the_same(tmp_path, base, pictures, monkeypatch):
     monkeypatch.setattr(searchspace, "CROSSOVER", 10)
     with open_toy(base) as engine:
         engine.add([Item(id=f"more {n}", text=f"more text {n}") for n in range(30)])
         engine.rebuild()
         right = [(hit.item.id, hit.score) for hit in engine.search("text 3", 9, field="text", exact=True)]
         assert engine.info().spaces["text"].index == "hnsw"
-    for store, _ in stepped("index", base, pictures, tmp_path / "out", 4):
+    for store, _ in stepped("index", base, pictures, tmp_path / "out", 7):
         with open_toy(store) as engine:
             assert [(hit.item.id, hit.score) for hit in engine.search("text 3", 9, field="text")] == right
             engine.remove([right[-1][0]])
@@ -367,7 +377,7 @@ def test_killed_at_random_times_ingest_goes_on_until_it_is_done(tmp_path):
     assert kills >= 3
 
 
-@pytest.mark.parametrize(("dim", "limit"), [(24, 8_000), (24, 80_000), (24, 200_000), (2048, 200_000)])
+@pytest.mark.parametrize(("dim", "limit"), [(24, 8_000), (24, 80_000), (24, 200_000), (8192, 200_000)])
 def test_a_full_disk_is_an_error_that_leaves_the_old_state_and_the_same_engine_goes_on(tmp_path, dim, limit):
     with open_toy(tmp_path / "store", dim=dim) as engine:
         engine.add(["one", "two", "three"])
@@ -382,7 +392,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_old_state_and_the_same_engine_g
     assert rest == "True 0 153"
     with open_toy(tmp_path / "store", dim=dim) as engine:
         assert len(engine) == 153
-        assert [finding for finding in examine(engine.path) if finding.level == BAD] == []
+        assert damage(engine.path) == {}
         ids, rows = engine.vectors(field="picture")
         encoder = ToyEncoder(dim=dim)
         own = np.stack([own_vector(encoder, engine.get(id)) for id in ids])

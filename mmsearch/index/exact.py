@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmsearch.errors import InvalidInput
 from mmsearch.index.halves import widen
-from mmsearch.index.ranking import ELEMENTS, best_of_each, pair_scores, ranked
+from mmsearch.index.ranking import ELEMENTS, best_of_each, blocks, pair_scores, ranked
 from mmsearch.types import Keys, Neighbors, Vectors
 from mmsearch.vectors import as_keys, as_unit_vectors, check_k
 
@@ -231,9 +231,7 @@ class _Pool:
             kth = np.partition(proposed, n - self._k, axis=1)[:, n - self._k]
             self._limits = np.maximum(self._limits, kth - np.float32(MARGIN))
         owner, row = np.divmod(np.flatnonzero(proposed >= self._limits[:, None]), n)
-        step = max(1, ELEMENTS // rows.shape[1])
-        for start in range(0, len(owner), step):
-            part = slice(start, start + step)
+        for part in blocks(len(owner), rows.shape[1]):
             self._keep(owner[part], keys[row[part]], pair_scores(rows[row[part]], self._queries, owner[part]))
 
     def _keep(self, owner: Keys, keys: Keys, scores: NDArray[np.float32]) -> None:

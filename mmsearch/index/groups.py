@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mmsearch.errors import StoreDamaged
 from mmsearch.index.halves import Halves, hash_rows
+from mmsearch.index.ranking import blocks
 from mmsearch.types import Keys
 
 
@@ -54,15 +55,20 @@ class Groups:
         _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
         first = first[which]
         later = np.flatnonzero(first != np.arange(len(keys)))
-        unlike = later[(halves[later] != halves[first[later]]).any(axis=1)]
-        first[unlike] = unlike
+        bits = halves.view(np.uint16)
+        for part in blocks(len(later), halves.shape[1]):
+            these = later[part]
+            unlike = these[(bits[these] != bits[first[these]]).any(axis=1)]
+            first[unlike] = unlike
         places = keys[first]
         if len(self._hashes):
             at = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
             known = np.flatnonzero(self._hashes[at] == hashes)
-            nodes = self._nodes[at[known]]
-            same = (stored(nodes) == halves[known]).all(axis=1)
-            places[known[same]] = nodes[same]
+            for part in blocks(len(known), halves.shape[1]):
+                these = known[part]
+                nodes = self._nodes[at[these]]
+                same = (stored(nodes) == halves[these]).all(axis=1)
+                places[these[same]] = nodes[same]
         return places, hashes
 
     def add(self, keys: Keys, places: Keys, hashes: NDArray[np.uint64]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmsearch.errors import InvalidInput
-from mmsearch.index.ranking import ELEMENTS
+from mmsearch.index.ranking import blocks
 from mmsearch.types import Vectors
 from mmsearch.vectors import as_unit_vectors
 
@@ -53,18 +53,17 @@ def as_unit_halves(values: ArrayLike, dim: int) -> Halves:
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] != dim:
         values = as_unit_vectors(values, dim)
     halves = np.empty(values.shape, dtype=np.float16)
-    step = max(1, ELEMENTS // max(1, dim))
-    for start in range(0, len(values), step):
-        rows = values[start : start + step]
+    for part in blocks(len(values), dim):
+        rows = values[part]
         try:
             units = as_unit_vectors(rows, dim)
         except InvalidInput as error:
-            raise InvalidInput(f"{error}, counted from row {start}" if start else str(error)) from error
+            raise InvalidInput(f"{error}, counted from row {part.start}" if part.start else str(error)) from error
         with np.errstate(over="ignore"):  # a huge row is not a unit row; its infinite length says so
             given = rows.astype(np.float32)
             lengths = np.sqrt(np.einsum("ij,ij->i", given, given))
         is_unit = np.abs(lengths - 1.0) <= UNIT_TOLERANCE
-        halves[start : start + step] = np.where(is_unit[:, None], given, units)
+        halves[part] = np.where(is_unit[:, None], given, units)
     bits = halves.view(np.uint16)
     bits[bits == 0x8000] = 0  # -0.0 and 0.0 are the same vector and must have the same bytes
     return halves
@@ -77,13 +76,12 @@ def hash_rows(halves: Halves) -> NDArray[np.uint64]:
     odd = np.random.default_rng(20_250_101).integers(0, 2**63, size=(2, lanes), dtype=np.uint64) * np.uint64(2)
     odd += np.uint64(1)
     hashes = np.empty(n, dtype=np.uint64)
-    step = max(1, ELEMENTS // max(1, dim))
-    for start in range(0, n, step):
-        block = halves[start : start + step]
+    for part in blocks(n, dim):
+        block = halves[part]
         padded = np.zeros((len(block), 4 * lanes), dtype=np.float16)
         padded[:, :dim] = block
         mixed = padded.view(np.uint64) * odd[0]
         mixed ^= mixed >> np.uint64(32)
         mixed *= odd[1]
-        hashes[start : start + step] = mixed.sum(axis=1, dtype=np.uint64)
+        hashes[part] = mixed.sum(axis=1, dtype=np.uint64)
     return hashes ^ (hashes >> np.uint64(29))

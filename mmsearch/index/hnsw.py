@@ -18,7 +18,7 @@ from mmsearch.index.groups import Groups
 from mmsearch.index.halves import Halves, as_unit_halves
 from mmsearch.index.kept import KeptRows
 from mmsearch.index.locks import ReadWriteLock
-from mmsearch.index.ranking import ELEMENTS, nothing_for, pair_scores, ranked, recall_of
+from mmsearch.index.ranking import blocks, nothing_for, pair_scores, ranked, recall_of
 from mmsearch.types import Keys, Neighbors, Vectors
 from mmsearch.vectors import as_keys, as_unit_vectors, check_k
 
@@ -261,10 +261,9 @@ class HNSWIndex:
         count = min(k + k // 2 + 8, len(self._graph))
         if not count:
             return nothing_for(len(queries))
-        step = max(1, ELEMENTS // count)
         answers: list[Neighbors] = []
-        for start in range(0, len(queries), step):
-            block = queries[start : start + step]
+        for part in blocks(len(queries), count):
+            block = queries[part]
             nodes, guesses = self._graph.nearest(block, count, effort)
             kth = guesses[:, k - 1 : k] if count >= k else np.float32(-np.inf)
             worth = (guesses >= kth - np.float32(self._graph.slack)) & (guesses > -np.inf)
@@ -282,11 +281,8 @@ class HNSWIndex:
             return exact_answers(self._groups, self._rows, queries, k)
 
     def _scores(self, nodes: Keys, queries: Vectors, owner: Keys) -> NDArray[np.float32]:
-        step = max(1, ELEMENTS // max(1, self.dim))
-        if len(nodes) <= step:
-            return pair_scores(self._rows(nodes), queries, owner)
-        parts = [slice(start, start + step) for start in range(0, len(nodes), step)]
-        return np.concatenate([pair_scores(self._rows(nodes[part]), queries, owner[part]) for part in parts])
+        parts = [pair_scores(self._rows(nodes[part]), queries, owner[part]) for part in blocks(len(nodes), self.dim)]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.float32), *parts])
 
     def _rows(self, nodes: Keys) -> Vectors:
         if self._originals is None:
@@ -298,9 +294,8 @@ class HNSWIndex:
 
     def _halves(self, nodes: Keys) -> Halves:
         halves = np.empty((len(nodes), self.dim), np.float16)
-        step = max(1, ELEMENTS // max(1, self.dim))
-        for start in range(0, len(nodes), step):
-            halves[start : start + step] = self._rows(nodes[start : start + step])
+        for part in blocks(len(nodes), self.dim):
+            halves[part] = self._rows(nodes[part])
         return halves
 
     def _present(self, keys: Keys) -> NDArray[np.bool_]:

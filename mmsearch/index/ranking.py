@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,12 @@ from mmsearch.types import Keys, Neighbors, Vectors
 
 ELEMENTS = 1 << 22
 """How many numbers a temporary array may hold; larger work is cut into blocks."""
+
+
+def blocks(n: int, width: int) -> Iterator[slice]:
+    """Cut n rows into slices of at most ``ELEMENTS`` numbers each."""
+    step = max(1, ELEMENTS // max(1, width))
+    return (slice(start, min(n, start + step)) for start in range(0, n, step))
 
 
 def pair_scores(rows: Vectors, queries: Vectors, owner: Keys) -> NDArray[np.float32]:
