@@ -1,9 +1,11 @@
 """Our tokenizer gives open_clip's ids, token for token, and cuts long texts into pieces that lose nothing."""
 
+# ruff: noqa: RUF001 letters that look like others are what these tests are about
+
 import random
+from itertools import pairwise
 
 import numpy as np
-import open_clip
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -31,8 +33,8 @@ SCRIPTS = {
 }
 PUNCTUATION = ["!", "?", "...", ",", ".", "--", "-", "'", '"', "«", "»", "‘", "’", "“", "”", "(", ")", "[", "]", "{"]
 PUNCTUATION += ["#", "@", "%", "^", "*", "_", "+", "=", "/", "\\", "|", "~", "`", "<", ">", "&", "&&", ";", ":"]
-ENTITIES = ["&amp;", "&lt;b&gt;", "&quot;", "&#39;", "&eacute;", "&#x1F600;", "&nbsp;", "&amp;amp;lt;", "&nope;", "&"]
-BROKEN = ["cafÃ©", "â€œquotedâ€\x9d", "schÃ¶n", "\x00", "a\x00b", "\x1b[1m", "\u200b", "\ufeff", "\xad", "e\u0301", "\u202e"]
+ENTITIES = ["&amp;", "&lt;b&gt;", "&quot;", "&#39;", "&eacute;", "&#x1F600;", "&nbsp;", "&amp;amp;lt;", "&nope;"]
+BROKEN = ["cafÃ©", "â€œquotedâ€\x9d", "schÃ¶n", "\x00", "a\x00b", "\x1b[1m", "\u200b", "\ufeff", "\xad", "e\u0301"]
 SPACES = [" ", " ", " ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u2003", "\u3000", ""]
 
 # Letters that Unicode has not assigned yet are left out: each regex engine has its own version of Unicode.
@@ -48,6 +50,8 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[77, 32, 5])
 def pair(request, file):
+    import open_clip  # here, since it takes seconds
+
     return ClipTokenizer(file, request.param), open_clip.SimpleTokenizer(context_length=request.param)
 
 
@@ -84,9 +88,9 @@ def n_tokens(tokenizer, text):
     return int((tokenizer([text])[0] == END).argmax()) + 1
 
 
-def test_three_thousand_texts_of_fifteen_scripts_have_the_ids_of_open_clip(pair):
+def test_two_thousand_texts_of_fifteen_scripts_have_the_ids_of_open_clip(pair):
     ours, theirs = pair
-    texts = made_texts(3000)
+    texts = made_texts(2000)
     found, expected = ours(texts), ids_by_open_clip(theirs, texts)
     different = [text for text, a, b in zip(texts, found, expected, strict=True) if (a != b).any()]
     assert found.dtype == np.int64
@@ -94,7 +98,7 @@ def test_three_thousand_texts_of_fifteen_scripts_have_the_ids_of_open_clip(pair)
     assert different == []
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(text=ANY_TEXT)
 @example(text="")
 @example(text=" \t\n ")
@@ -167,13 +171,14 @@ def test_what_is_no_text_is_refused_by_its_type(value):
 
 # Splitting ------------------------------------------------------------------------------------------------------
 
+
 def at_random(parts, n, seed, between=""):
     """No two stretches of such a text are alike, so a piece of it has one place."""
     return between.join(random.Random(seed).choices(parts, k=n))
 
 
 LONG = {
-    "english words": at_random(SCRIPTS["english"].split() + ["unforgettably", "photogenic", "zyzzyva"], 300, 1, " "),
+    "english words": at_random([*SCRIPTS["english"].split(), "unforgettably", "photogenic", "zyzzyva"], 300, 1, " "),
     "one endless word": at_random("abcdefghijklmnopqrstuvwxyz", 3000, 2),
     "several endless words": " ".join(at_random("bcdfghjklmnpqrst", 140, n) for n in range(9)),
     "chinese without spaces": at_random(SCRIPTS["chinese"].replace(" ", ""), 400, 3),
@@ -204,18 +209,22 @@ def test_pieces_cover_the_text_in_order_and_overlap_or_touch(tokenizer, long_tex
     covered, start = 0, 0
     for piece in tokenizer.split(long_text):
         start = text.index(piece, start)
-        assert start <= covered or not text[covered:start].strip()
-        assert start + len(piece) > covered
-        covered = start + len(piece)
-        start += 1
+        assert not text[covered:start].strip()
+        covered = max(covered, start + len(piece))
     assert covered == len(text)
+
+
+@pytest.mark.parametrize("text", ["犬" * 60, "😀" * 60, "dog " * 20 + "犬" * 60], ids=["letters", "emoji", "both"])
+def test_pieces_are_as_long_as_the_context_allows(tokenizer, unbounded, text):
+    pieces = tokenizer.split(text)
+    assert min(n_tokens(unbounded, piece) for piece in pieces[:-1]) >= 16
 
 
 def test_pieces_of_words_are_cut_between_words_and_share_some(tokenizer):
     numbered = [f"dog{at_random('abcdefgh', 5, n)}" for n in range(200)]
     pieces = [piece.split() for piece in tokenizer.split(" ".join(numbered))]
     assert {word for piece in pieces for word in piece} == set(numbered)
-    assert all(set(first) & set(second) for first, second in zip(pieces, pieces[1:], strict=False))
+    assert all(set(first) & set(second) for first, second in pairwise(pieces))
 
 
 @settings(max_examples=200, deadline=None)

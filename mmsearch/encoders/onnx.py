@@ -100,6 +100,8 @@ def open_session(file: Path) -> Any:  # noqa: ANN401 onnxruntime has no types
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # a library does not log; failures are raised
+    # Threads that spin while they wait take the cores from those that decode the next pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:
