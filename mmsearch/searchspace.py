@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mmsearch.catalog import SpaceRecord
 from mmsearch.errors import StoreDamaged
 from mmsearch.index import ExactIndex
+from mmsearch.index.halves import widen
 from mmsearch.types import Keys, Neighbors, Progress, Report, Vectors
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class SearchSpace:
             self._graph = None
 
     def _originals(self, keys: Keys) -> Vectors:
-        return self.matrix[keys].astype(np.float32)
+        return widen(self.matrix[keys])
 
     def _still_covers(self, old: SearchSpace) -> bool:
         """Whether a loaded graph may serve on; where much is missing, another process has saved a newer one."""

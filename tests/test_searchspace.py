@@ -215,9 +215,7 @@ def test_the_reported_recall_does_not_suffer_from_removed_items(engine):
     engine.add(items(900, 1100))
     assert overlap(engine) >= 0.99
     assert engine.info().spaces["text"].recall >= 0.99
-    notes = [
-        finding.message for finding in examine(engine.path) if finding.subject == "index" and finding.level != "ok"
-    ]
+    notes = [finding.message for finding in examine(engine.path) if finding.subject == "index" and finding.advice]
     assert notes == []
 
 
@@ -378,6 +376,15 @@ def test_a_search_that_began_before_a_compaction_gives_the_answers_of_its_time(s
 
         hits = search_across(reader, encoder, write)
         assert [hit.score for hit in hits] == [hit.score for hit in right]
+
+
+def test_the_folder_of_indexes_is_a_cache_that_may_be_deleted(store):
+    shutil.rmtree(store / "indexes")
+    with Engine.open(store, ClusterEncoder()) as engine:
+        assert overlap(engine) == 1.0
+        assert engine.remove(["00000"]) == 1
+        assert kind(engine) == "hnsw"
+        assert overlap(engine) >= 0.99
 
 
 def test_a_reader_that_looked_before_the_graph_was_built_uses_it_afterwards(store):

@@ -230,6 +230,7 @@ def test_pieces_of_words_are_cut_between_words_and_share_some(tokenizer):
 @settings(max_examples=200, deadline=None)
 @given(text=ANY_TEXT)
 @example(text="&amp;" + "amp;" * 9 + "lt;b")
+@example(text="Ä¡\x81")
 @example(text="  A  dog \n")
 @example(text="")
 @example(text="&AMP;" * 3)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.encoders.hub import hub, may_download
 from mmsearch.encoders.preprocess import Preprocess
 from mmsearch.encoders.spec import EncoderSpec, tokenizer_digest
 from mmsearch.encoders.tokenizer import MAX_WORD, ClipTokenizer, write_tokenizer
@@ -164,8 +163,7 @@ def load_openclip(
         For a name, device or precision that does not exist.
     """
     device, precision = pick_device(device, precision)
-    with _silence():
-        model, config, tokenizer = _create(source or name)
+    model, config, tokenizer = _create(source or name)
     cell_head = _cell_head(source)
     context = int(getattr(model, "context_length", 77))
     spec = EncoderSpec(
@@ -245,16 +243,27 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 def _create(name: str) -> tuple[torch.nn.Module, dict[str, Any], Any]:
     """The model with its weights in fp32 for evaluation, its preprocessing, its tokenizer (None: CLIP's)."""
-    import open_clip
-
     architecture, tag = _split_name(name)
     try:
-        model = open_clip.create_model(
-            architecture, pretrained=tag, precision="fp32", device="cpu", require_pretrained=True
-        )
-        tokenizer = open_clip.get_tokenizer(architecture)
+        with hub(offline=True):
+            return _create_here(architecture, tag)
     except Exception as error:
-        raise ModelUnavailable(_how_to_get(name, tag, error)) from error
+        if name.startswith("local-dir:") or not may_download():
+            raise ModelUnavailable(_how_to_get(name, error)) from error
+    try:
+        with hub(offline=False):
+            return _create_here(architecture, tag)
+    except Exception as error:
+        raise ModelUnavailable(_how_to_get(name, error)) from error
+
+
+def _create_here(architecture: str, tag: str | None) -> tuple[torch.nn.Module, dict[str, Any], Any]:
+    import open_clip
+
+    model = open_clip.create_model(
+        architecture, pretrained=tag, precision="fp32", device="cpu", require_pretrained=True
+    )
+    tokenizer = open_clip.get_tokenizer(architecture)
     simple = isinstance(tokenizer, open_clip.SimpleTokenizer) and _reads_like_clip(tokenizer)
     return model.eval(), dict(model.visual.preprocess_cfg), None if simple else tokenizer
 
@@ -276,7 +285,7 @@ def _split_name(name: str) -> tuple[str, str | None]:
     return architecture, tag
 
 
-def _how_to_get(name: str, tag: str | None, error: Exception) -> str:
+def _how_to_get(name: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
     if name.startswith("local-dir:"):
         return f"{name} does not load ({reason}); expected open_clip_config.json and open_clip_model.safetensors in it"
@@ -328,17 +337,3 @@ def _width(model: torch.nn.Module) -> int:
 def _activation(model: torch.nn.Module) -> str:
     names = {type(module).__name__ for module in model.modules()}
     return "quickgelu" if "QuickGELU" in names else "gelu"
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep open_clip's and the hub's log lines out of the user's terminal: what matters is raised."""
-    quiet = [logging.getLogger(name) for name in (None, "huggingface_hub", "timm")]
-    levels = [logger.level for logger in quiet]
-    for logger in quiet:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(quiet, levels, strict=True):
-            logger.setLevel(level)

@@ -1,0 +1,302 @@
+"""What every encoder promises, tested on each of them: the embedded model and open_clip models, on both runtimes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmsearch.encoders import load_encoder
+from mmsearch.errors import InvalidInput
+from mmsearch.protocols import CellEncoder, Encoder
+
+VIT = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
+TIMM = {
+    "image_size": 32,
+    "timm_model_name": "test_efficientnet",
+    "timm_model_pretrained": False,
+    "timm_pool": "avg",
+    "timm_proj": "linear",
+}
+COCA_VIT = VIT | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+COCA_TEXT = {"context_length": 76, "embed_cls": True, "output_tokens": True}
+COCA_DECODER = {"context_length": 76, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, "attn_pooler_heads": 2}
+MODELS = {  # vision_cfg, text_cfg, the rest of model_cfg
+    "clip": (VIT, {}, {}),
+    "timm tower": (TIMM, {"context_length": 32}, {}),
+    "as SigLIP": (VIT, {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}, {"custom_text": True}),
+    "CoCa": (COCA_VIT, COCA_TEXT, {"custom_text": True, "multimodal_cfg": COCA_DECODER}),
+    "own tokenizer": (VIT, {"context_length": 32, "tokenizer_kwargs": {"clean": "whitespace"}}, {}),
+}
+TEXTS = ["a dog", "two red bicycles by the sea", "ONE two-three 'four' don't 12345", "日本語 🙂", "a cat", "fog"] * 4
+ODD_TEXTS = {
+    "empty": "",
+    "white space": " \t\n ",
+    "end of text": "a dog <end_of_text> a cat",
+    "start of text": "<start_of_text>",
+    "NUL": "a\x00dog\x00",
+    "lone surrogate": "a dog \ud800 in the \udfff park",
+    "emoji": "👩‍👩‍👧 🇩🇪 😀" * 30,
+    "one endless word": "dog" * 7000,
+    "many words": "a dog and " * 2000,
+    "entities": "&lt;b&gt; &amp;amp; &#x1F600;",
+    "right to left": "كلب أحمر שלום",
+    "control letters": "".join(map(chr, range(32))),
+}
+
+
+def write_model(folder, vision, text, rest):
+    """A model of random weights, small enough for tests, as open_clip's ``local-dir`` holds it."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2} | text
+    preprocess = {"size": [32, 32], "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.4, 0.5], "resize_mode": "shortest"}
+    config = {
+        "model_cfg": {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text} | rest,
+        "preprocess_cfg": preprocess,
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config), "utf-8")
+    torch.manual_seed(1)
+    weights = open_clip.create_model(f"local-dir:{folder}").state_dict()
+    save_file({key: value.contiguous() for key, value in weights.items()}, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """Loads an encoder by its name here, once."""
+    loaded = {}
+    root = tmp_path_factory.mktemp("models")
+
+    def load_once(name):
+        if name not in loaded:
+            model, _, runtime = name.partition(", ")
+            if model == "mini":
+                loaded[name] = load_encoder("mini", runtime=runtime, device="cpu" if runtime == "torch" else None)
+            else:
+                path = write_model(root / name / "model", *MODELS[model])
+                loaded[name] = load_encoder(path, runtime=runtime, cache=root / name / "cache")
+        return loaded[name]
+
+    return load_once
+
+
+ENCODERS = ["mini, onnx", "mini, torch", "timm tower, onnx", *(f"{name}, torch" for name in MODELS)]
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def encoder(request, load):
+    return load(request.param)
+
+
+@pytest.fixture(scope="module")
+def tolerance(encoder):
+    """How far numbers may lie apart that ought to be equal: bit for bit through ONNX Runtime."""
+    return 0.0 if encoder.runtime.startswith("onnxruntime") else 1e-5
+
+
+def pictures(n=11):
+    """Soft blobs of colour in many sizes, as decoded photographs are."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(20, 300, (n, 2))
+    return [
+        Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize(
+            (int(w), int(h)), Image.Resampling.BICUBIC
+        )
+        for w, h in sizes
+    ]
+
+
+def assert_unit_rows(rows, shape):
+    assert rows.shape == shape
+    assert rows.dtype == np.float32
+    assert np.isfinite(rows).all()
+    assert np.allclose(np.linalg.norm(rows, axis=-1), 1.0, atol=1e-5)
+
+
+def test_an_encoder_satisfies_the_protocol_and_says_what_it_is(encoder):
+    assert isinstance(encoder, Encoder)
+    assert encoder.name
+    assert encoder.licence
+    assert encoder.runtime
+    assert encoder.dim == encoder.encode_texts(["a dog"]).shape[1]
+    assert encoder.image_size == max(encoder.prepare(pictures(1)[0]).shape[:2])
+
+
+def test_texts_become_unit_rows(encoder):
+    assert_unit_rows(encoder.encode_texts(TEXTS), (len(TEXTS), encoder.dim))
+
+
+def test_pictures_become_unit_rows(encoder):
+    images = pictures()
+    assert_unit_rows(encoder.encode_images(images), (len(images), encoder.dim))
+
+
+def test_different_inputs_get_different_rows_and_equal_ones_equal_rows(encoder, tolerance):
+    texts = encoder.encode_texts(TEXTS)
+    assert len(np.unique(texts[:6].round(4), axis=0)) == 6
+    assert np.abs(texts[:6] - texts[6:12]).max() <= tolerance
+    assert len(np.unique(encoder.encode_images(pictures()).round(4), axis=0)) == len(pictures())
+
+
+def test_no_texts_and_no_pictures_give_no_rows(encoder):
+    assert_unit_rows(encoder.encode_texts([]), (0, encoder.dim))
+    assert_unit_rows(encoder.encode_images([]), (0, encoder.dim))
+
+
+def test_a_text_gets_the_same_row_alone_and_in_a_batch_of_any_size(encoder, tolerance):
+    alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS[:6]] * 4)
+    for n in (2, 3, 7, 24):
+        assert np.abs(encoder.encode_texts(TEXTS[:n]) - alone[:n]).max() <= tolerance
+
+
+def test_a_picture_gets_the_same_row_alone_and_in_a_batch_of_any_size(encoder, tolerance):
+    images = pictures()
+    alone = np.concatenate([encoder.encode_images([image]) for image in images])
+    for n in (2, 3, 8, len(images)):
+        assert np.abs(encoder.encode_images(images[:n]) - alone[:n]).max() <= tolerance
+
+
+def test_the_same_call_gives_the_same_answer(encoder):
+    assert (encoder.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)).all()
+    assert (encoder.encode_images(pictures(3)) == encoder.encode_images(pictures(3))).all()
+
+
+def test_prepared_pictures_get_the_rows_of_the_pictures(encoder):
+    images = pictures(5)
+    prepared = [encoder.prepare(image) for image in images]
+    assert all(pixels.dtype == np.uint8 for pixels in prepared)
+    assert (encoder.encode_images(prepared) == encoder.encode_images(images)).all()
+    assert all((encoder.prepare(pixels) == pixels).all() for pixels in prepared)
+
+
+def test_preparing_and_encoding_leave_a_picture_as_it_was(encoder):
+    image = pictures(1)[0]
+    before = image.tobytes()
+    encoder.prepare(image)
+    encoder.encode_images([image])
+    assert image.tobytes() == before
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS.keys())
+def test_odd_texts_get_a_usable_row(encoder, text):
+    assert_unit_rows(encoder.encode_texts([text, "a dog"]), (2, encoder.dim))
+
+
+@pytest.mark.parametrize("token", ["<end_of_text>", "<start_of_text>"])
+def test_a_special_token_does_not_hide_what_follows_it(encoder, token):
+    cut, dog, cat = encoder.encode_texts([f"a dog {token}", f"a dog {token} a fish", f"a dog {token} a cat"])
+    assert np.abs(dog - cat).max() > 1e-3
+    assert np.abs(dog - cut).max() > 1e-3
+
+
+@pytest.mark.parametrize("value", [None, 3, b"a dog", ["a dog"]], ids=repr)
+def test_what_is_no_text_is_refused(encoder, value):
+    with pytest.raises(InvalidInput, match="expected a str as text"):
+        encoder.encode_texts(["a dog", value])
+
+
+def test_pixels_of_another_size_are_refused(encoder):
+    with pytest.raises(InvalidInput, match="expected pixels"):
+        encoder.encode_images([np.zeros((7, 9, 3), dtype=np.uint8)])
+
+
+@pytest.mark.parametrize("text", ["a dog", "", "Two Red bicycles, by the sea!", "&amp;" + "amp;" * 9 + "lt;"])
+def test_a_text_that_fits_is_one_piece_with_the_row_of_the_text(encoder, text):
+    (piece,) = encoder.split_text(text)
+    assert (encoder.encode_texts([piece]) == encoder.encode_texts([text])).all()
+
+
+def test_pieces_of_a_long_text_cover_its_words_in_order(encoder):
+    words = [
+        f"{colour} {thing} {n}" for n, colour in enumerate(["red", "green", "blue"] * 20) for thing in ("dog", "cat")
+    ]
+    text = " and ".join(words)
+    pieces = encoder.split_text(text)
+    covered, start = 0, 0
+    for piece in pieces:
+        start = text.index(piece, start)
+        assert not text[covered:start].strip()
+        covered = max(covered, start + len(piece))
+    assert covered == len(text)
+    assert len(pieces) > 1
+
+
+LONG_TEXTS = {
+    "words": "unforgettably photogenic harbour fences and " * 40,
+    "digits": "1234567890 " * 60,
+    "no spaces": "".join(np.random.default_rng(0).choice(list("一只红色的狗在海边追逐自行车"), 300)),
+    "emoji": "".join(np.random.default_rng(0).choice(list("😀🐶🚲🌊🎈"), 300)),
+    "one endless word": "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz"), 2000)),
+}
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS.keys())
+def test_each_piece_fits_the_context_so_that_nothing_of_it_is_cut_off(encoder, text):
+    pieces = encoder.split_text(text)
+    assert len(pieces) > 1
+    assert [piece for piece in pieces if _is_cut_off(encoder, piece)] == []
+
+
+def _is_cut_off(encoder, piece):
+    """Whether the piece has no room for its last letter, so that it makes no difference."""
+    whole, shorter = encoder.tokenize([piece, piece[:-1]])
+    return bool((whole == shorter).all())
+
+
+def test_the_fingerprint_is_the_same_at_every_load(encoder, load):
+    again = load_encoder(encoder.name, runtime="torch", device="cpu")
+    assert again.fingerprint == encoder.fingerprint
+    assert again.name == encoder.name
+    assert again.licence == encoder.licence
+
+
+# Cells ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["mini, onnx", "mini, torch"])
+def cell_encoder(request, load):
+    return load(request.param)
+
+
+def test_pictures_become_unit_rows_of_each_cell(cell_encoder):
+    images = pictures(3)
+    assert isinstance(cell_encoder, CellEncoder)
+    assert cell_encoder.n_cells > 1
+    shape = (3, cell_encoder.n_cells, cell_encoder.cell_dim)
+    assert_unit_rows(cell_encoder.encode_cells(images), shape)
+
+
+def test_no_pictures_give_no_cells(cell_encoder):
+    assert_unit_rows(cell_encoder.encode_cells([]), (0, cell_encoder.n_cells, cell_encoder.cell_dim))
+
+
+def test_a_picture_gets_the_same_cells_alone_and_in_a_batch(cell_encoder):
+    images = pictures(9)
+    tolerance = 0.0 if cell_encoder.runtime.startswith("onnxruntime") else 1e-5
+    alone = np.concatenate([cell_encoder.encode_cells([image]) for image in images])
+    assert np.abs(cell_encoder.encode_cells(images) - alone).max() <= tolerance
+
+
+def test_cells_are_the_same_on_both_runtimes(load):
+    onnx, torch = (load(f"mini, {runtime}").encode_cells(pictures(4)) for runtime in ("onnx", "torch"))
+    assert (onnx * torch).sum(axis=2).min() >= 0.9999
+
+
+def test_a_model_without_cells_says_so(load):
+    with pytest.raises(InvalidInput, match="has no cells"):
+        load("clip, torch").encode_cells(pictures(1))
+
+
+def test_a_model_runs_the_same_through_onnx_runtime_and_torch(load):
+    onnx = load("timm tower, onnx")
+    torch = load_encoder(onnx.name, runtime="torch", device="cpu")
+    assert onnx.fingerprint == torch.fingerprint
+    assert onnx.licence == torch.licence
+    assert Path(onnx.folder).is_dir()
+    assert (onnx.encode_texts(TEXTS) * torch.encode_texts(TEXTS)).sum(axis=1).min() >= 0.9999
+    assert (onnx.encode_images(pictures()) * torch.encode_images(pictures())).sum(axis=1).min() >= 0.9999
