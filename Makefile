@@ -43,6 +43,7 @@ bench: .venv/.installed-bench
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/index.py
+	$(BIN)/python benchmarks/engine.py
 	@if [ -d "$(QUALITY_DATA)" ]; then $(BIN)/python benchmarks/quality.py --data "$(QUALITY_DATA)"; \
 	else echo "quality: name a captioned dataset folder with QUALITY_DATA=..."; fi
 

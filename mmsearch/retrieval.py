@@ -25,6 +25,8 @@ from mmsearch.store import Store, View
 from mmsearch.types import FIELDS, Hit, Keys, Neighbors
 from mmsearch.vectors import SCORE_DECIMALS, check_k
 
+SPARE = 4
+"""Rows asked for beyond k at first: enough to see that no tie was cut off, where rows are items."""
 SCAN_ALLOWED = 20_000
 """Filters that keep at most this many rows, or a twentieth of all, are answered by an exact scan of those rows."""
 
@@ -180,7 +182,7 @@ class _FieldSearch:
         """Ask for more and more rows until each query has k groups, or every row was seen."""
         answers: list[list[Candidate]] = [[] for _ in resolved.kinds]
         waiting = list(range(len(answers)))
-        n = self.k + self.k // 2 + 8 + len(self.barred)
+        n = self.k + SPARE + len(self.barred)
         if self.allowed is not None and self.among is None:
             n = int(n * self.total / max(1, len(self.allowed.rows)))
         while waiting and self.total:

@@ -34,6 +34,8 @@ from mmsearch.spaces import BLOCK, SpaceFile
 from mmsearch.types import FIELDS, SPACES, Report
 
 DEFAULT_FIELDS = ("picture", "text")
+_ATTEMPTS = 3
+_FOLDERS = ("spaces", "indexes", "pictures")
 _ENCODER, _NEXT, _FIELDS = "encoder", "next_encoder", "fields"
 
 
@@ -61,6 +63,9 @@ class Store:
         self.path = path
         self._prepare(create)
         self.catalog = Catalog(path)
+        if not self.catalog.spaces() and self._has_vectors():
+            self.catalog.close()
+            raise StoreDamaged(f"the store {path} has vectors but its {FILE} is empty: restore that file from a backup")
         self.book = RowBook(self.catalog)
         self.lock = WriterLock(path)
         self._view: View | None = None
@@ -71,18 +76,23 @@ class Store:
             raise StoreError(f"expected a folder for the store, got the file {self.path}")
         if (self.path / FILE).exists():
             return
-        spaces = self.path / "spaces"
-        if spaces.is_dir() and any(spaces.iterdir()):
+        if self._has_vectors():
             raise StoreDamaged(f"the store {self.path} has vectors but no {FILE}: restore that file from a backup")
         if not create:
             raise StoreError(f"there is no store at {self.path}: make one with `mmsearch index FOLDER`")
-        if self.path.exists() and any(child.name[0] != "." for child in self.path.iterdir()):
+        if self.path.exists() and any(
+            child.name not in _FOLDERS and child.name[0] != "." for child in self.path.iterdir()
+        ):
             raise StoreError(f"expected a store or an empty folder at {self.path}, got a folder with other files in it")
         try:
-            for name in ("spaces", "indexes", "pictures"):
+            for name in _FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"the store {self.path} cannot be made: {error.strerror}") from error
+
+    def _has_vectors(self) -> bool:
+        folder = self.path / "spaces"
+        return folder.is_dir() and any(file.suffix == ".vectors" and file.stat().st_size for file in folder.iterdir())
 
     def close(self) -> None:
         """Close the catalog; mapped vectors are let go."""
@@ -94,8 +104,17 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[View]:
         """One state of catalog and vectors for everything read inside, by this thread."""
-        with self.catalog.snapshot():
-            yield self.view()
+        for attempt in range(_ATTEMPTS):
+            with self.catalog.snapshot():
+                try:
+                    view = self.view()
+                except StoreDamaged:
+                    # A writer may have replaced a file after this snapshot was taken; a new one names the new file.
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    continue
+                yield view
+                return
 
     def view(self) -> View:
         """The spaces as the catalog has them now; what has not changed since the last view is kept."""

@@ -732,9 +732,7 @@ def test_reindexing_keeps_ids_metadata_and_answers(engine, toy_folder, toy):
     assert list(engine.items()) == before
     assert engine.info().fingerprint == "toy-5-32"
     assert set(toy.ids(engine.search("red disc", k=5, field="picture"))) == {f"red disc {n}.png" for n in range(5)}
-    np.testing.assert_allclose(
-        engine.vectors(["mine"], field="text")[1], other.encode_texts(["a red disc"]), atol=2e-3
-    )
+    np.testing.assert_allclose(engine.vectors(["mine"], field="text")[1], other.encode_texts(["a red disc"]), atol=2e-3)
 
 
 def test_after_reindexing_the_old_encoder_is_refused_and_its_vectors_are_gone(open_engine, toy):

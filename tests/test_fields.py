@@ -68,8 +68,8 @@ def test_a_store_of_texts_alone_has_no_pictures_to_find(engine):
 
 
 def test_the_best_window_of_a_long_text_counts(engine, toy, encoder):
-    filler = "once upon a time there was nothing here".split()
-    long = " ".join([*filler * 5, *"and then we saw a red disc today".split(), *filler * 5])
+    filler = ["once", "upon", "a", "time", "there", "was", "nothing", "here"]
+    long = " ".join([*filler * 5, *["and", "then", "we", "saw", "a", "red", "disc", "today"], *filler * 5])
     engine.add(
         [Item(id="long", text=long), Item(id="short", text="a red square"), Item(id="filler", text="nothing here")]
     )

@@ -6,31 +6,45 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsearch import Item, Query, searchspace
+from mmsearch import Engine, Item, Query, retrieval, searchspace
 from mmsearch.errors import InvalidInput
 
 
-@pytest.fixture
-def thousands(engine, toy):
-    """3,000 texts, 250 of each kind, numbered; ``rare`` marks every thousandth."""
+@pytest.fixture(scope="module", params=["exact", "hnsw"])
+def index(request):
+    """The kind of index; ``hnsw``: spaces of 500 rows get a graph, and filters that keep 50 are walked through it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "hnsw":
+            patch.setattr(searchspace, "CROSSOVER", 500)
+            patch.setattr(retrieval, "SCAN_ALLOWED", 50)
+        yield request.param
+
+
+def fill(engine, toy, n_items):
+    """Add numbered texts of all kinds in turn; ``rare`` marks every thousandth."""
     engine.add(
         Item(id=f"{n:04}", text=f"{toy.KINDS[n % 12]} number {n}", metadata={"n": n, "rare": n % 1000 == 7})
-        for n in range(3_000)
+        for n in range(n_items)
     )
     return engine
 
 
+@pytest.fixture(scope="module")
+def thousands(index, toy, tmp_path_factory):
+    """3,000 texts, 250 of each kind, which no test changes."""
+    with Engine.open(tmp_path_factory.mktemp("thousands") / "store", toy.ToyEncoder()) as engine:
+        yield fill(engine, toy, 3_000)
+
+
 @pytest.fixture
-def graphs_pay_early(monkeypatch):
-    """Spaces of 500 rows and more get an HNSW graph, and filters that keep more than 50 rows are walked through it."""
-    monkeypatch.setattr(searchspace, "CROSSOVER", 500)
-    monkeypatch.setattr("mmsearch.retrieval.SCAN_ALLOWED", 50)
+def hundreds(index, engine, toy):
+    """720 texts, 60 of each kind, for tests that change them."""
+    return fill(engine, toy, 720)
 
 
 # Always k -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("index", ["exact", "hnsw"])
 @pytest.mark.parametrize(
     ("where", "n_all"),
     [
@@ -42,65 +56,53 @@ def graphs_pay_early(monkeypatch):
         ({"n": {"$in": [3, 33, 333]}}, 3),
     ],
 )
-def test_a_search_gives_k_hits_whenever_k_exist(request, index, where, n_all):
-    if index == "hnsw":
-        request.getfixturevalue("graphs_pay_early")
-    engine = request.getfixturevalue("thousands")
-    assert engine.info().spaces["text"].index == index
+def test_a_search_gives_k_hits_whenever_k_exist(thousands, index, where, n_all):
+    assert thousands.info().spaces["text"].index == index
     for k in (1, 10, 200, 5_000):
-        hits = engine.search("a red disc", k=k, where=where)
+        hits = thousands.search("a red disc", k=k, where=where)
         assert len(hits) == min(k, n_all)
         assert len({hit.item.id for hit in hits}) == len(hits)
         assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
 
 
-def test_a_filtered_walk_finds_what_a_filtered_scan_finds(graphs_pay_early, thousands, toy):
+def test_an_index_finds_what_a_scan_finds(thousands, toy):
     queries = [*toy.KINDS, *toy.COLOURS, *toy.SHAPES, "something else"]
     for where in (None, "n >= 1500", "n < 100", {"rare": False}):
-        walked = thousands.search_many(queries, k=20, where=where)
+        found = thousands.search_many(queries, k=20, where=where)
         scanned = thousands.search_many(queries, k=20, where=where, exact=True)
-        same = [len({*toy.ids(one)} & {*toy.ids(other)}) for one, other in zip(walked, scanned, strict=True)]
+        same = [len({*toy.ids(one)} & {*toy.ids(other)}) for one, other in zip(found, scanned, strict=True)]
         assert sum(same) >= 0.98 * 20 * len(queries)
 
 
-@pytest.mark.parametrize("index", ["exact", "hnsw"])
-def test_items_that_were_removed_take_no_places(request, index, toy):
-    if index == "hnsw":
-        request.getfixturevalue("graphs_pay_early")
-    engine = request.getfixturevalue("thousands")
-    reds = [item.id for item in engine.items() if item.text.startswith("red disc")]
-    engine.remove(reds[:-7])
-    hits = engine.search("a red disc", k=7)
-    assert set(toy.ids(hits)) == set(reds[-7:])
-    assert len(engine.search("a red disc", k=3_000)) == 3_000 - len(reds) + 7
-
-
-@pytest.mark.parametrize("index", ["exact", "hnsw"])
-def test_every_stored_item_finds_itself(request, index):
-    if index == "hnsw":
-        request.getfixturevalue("graphs_pay_early")
-    engine = request.getfixturevalue("thousands")
-    ids, rows = engine.vectors()
-    hits = engine.search_many([Query(vector=row) for row in rows], k=1)
+def test_every_stored_item_finds_itself(thousands):
+    ids, rows = thousands.vectors()
+    hits = thousands.search_many([Query(vector=row) for row in rows], k=1)
     assert [hit.item.id for (hit,) in hits] == ids
 
 
-def test_what_was_added_after_the_graph_was_built_is_found(graphs_pay_early, thousands, toy):
-    thousands.add([Item(id="late", text="a yellow disc and more of it")])
-    assert thousands.info().spaces["text"].index == "hnsw"
-    assert toy.ids(thousands.search("a yellow disc and more of it", k=1)) == ["late"]
-    assert "late" in toy.ids(thousands.search("a yellow disc", k=251))
+def test_items_that_were_removed_take_no_places(hundreds, toy):
+    reds = [item.id for item in hundreds.items() if item.text.startswith("red disc")]
+    hundreds.remove(reds[:-7])
+    assert set(toy.ids(hundreds.search("a red disc", k=7))) == set(reds[-7:])
+    assert len(hundreds.search("a red disc", k=720)) == 720 - len(reds) + 7
 
 
-def test_a_damaged_graph_changes_no_answer(graphs_pay_early, thousands, open_engine):
-    before = thousands.search("a red disc", k=50, exact=True)
-    (file,) = (thousands.path / "indexes").glob("*.usearch")
-    thousands.close()
-    file.write_bytes(file.read_bytes()[:-1000])
+def test_what_was_added_after_the_index_was_built_is_found(hundreds, index, toy):
+    hundreds.add([Item(id="late", text="a yellow disc and more of it")])
+    assert hundreds.info().spaces["text"].index == index
+    assert toy.ids(hundreds.search("a yellow disc and more of it", k=1)) == ["late"]
+    assert "late" in toy.ids(hundreds.search("a yellow disc", k=61))
+
+
+def test_damaged_index_files_change_no_answer(hundreds, index, open_engine):
+    before = hundreds.search("a red disc", k=50, exact=True)
+    hundreds.close()
+    for file in (hundreds.path / "indexes").glob("*.usearch"):
+        file.write_bytes(file.read_bytes()[:-1000])
     again = open_engine()
     assert again.search("a red disc", k=50) == before
     again.add(["one more"])
-    assert again.info().spaces["text"].index == "hnsw"
+    assert again.info().spaces["text"].index == index
 
 
 # The same call, the same answer -------------------------------------------------------------------------------------
@@ -112,19 +114,15 @@ def test_the_same_call_gives_the_same_answer(engine, toy_folder):
     assert all(engine.search("a red disc", k=60) == first for _ in range(5))
 
 
-@pytest.mark.parametrize("index", ["exact", "hnsw"])
-def test_a_batch_answers_like_single_queries(request, index):
-    if index == "hnsw":
-        request.getfixturevalue("graphs_pay_early")
-    engine = request.getfixturevalue("thousands")
-    _, rows = engine.vectors(["0005", "1003"])
+def test_a_batch_answers_like_single_queries(thousands):
+    _, rows = thousands.vectors(["0005", "1003"])
     queries = [
         "a red disc", "blue", Query(text="square") - Query(text="red"), Query(id="0001"), *map(Query, ["x", "y z"]),
         Query(vector=rows[0]), Query(vector=rows.mean(axis=0)), "a red disc",
     ]  # fmt: skip
     for options in ({}, {"where": "n > 2000"}, {"where": {"rare": True}}, {"sort": "-n"}, {"exact": True}):
-        together = engine.search_many(queries, 25, **options)
-        assert together == [engine.search(query, 25, **options) for query in queries]
+        together = thousands.search_many(queries, 25, **options)
+        assert together == [thousands.search(query, 25, **options) for query in queries]
         assert together[0] == together[-1]
 
 

@@ -84,6 +84,8 @@ class Catalog:
 
     def rows_by_content(self, contents: Collection[bytes]) -> list[tuple[Any, ...]]:
         """``ITEM_COLUMNS`` of every item with one of these contents, by id."""
+        if not contents:
+            return []
         marks = ",".join("?" * len(contents))
         query = f"SELECT {ITEM_COLUMNS} FROM items i WHERE i.content IN ({marks}) ORDER BY i.id"
         return self.database.reader.execute(query, list(contents)).fetchall()

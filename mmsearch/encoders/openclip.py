@@ -248,13 +248,16 @@ def _create(name: str) -> tuple[torch.nn.Module, dict[str, Any], Any]:
         with hub(offline=True):
             return _create_here(architecture, tag)
     except Exception as error:
-        if name.startswith("local-dir:") or not may_download():
-            raise ModelUnavailable(_how_to_get(name, error)) from error
+        if name.startswith("local-dir:"):
+            raise ModelUnavailable(_how_to_get(name, _one_line(error))) from error
+        if not may_download():
+            reason = "they are not in the local cache, and the model hub cannot be reached or HF_HUB_OFFLINE is set"
+            raise ModelUnavailable(_how_to_get(name, reason)) from error
     try:
         with hub(offline=False):
             return _create_here(architecture, tag)
     except Exception as error:
-        raise ModelUnavailable(_how_to_get(name, error)) from error
+        raise ModelUnavailable(_how_to_get(name, _one_line(error))) from error
 
 
 def _create_here(architecture: str, tag: str | None) -> tuple[torch.nn.Module, dict[str, Any], Any]:
@@ -285,12 +288,15 @@ def _split_name(name: str) -> tuple[str, str | None]:
     return architecture, tag
 
 
-def _how_to_get(name: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _how_to_get(name: str, reason: str) -> str:
     if name.startswith("local-dir:"):
         return f"{name} does not load ({reason}); expected open_clip_config.json and open_clip_model.safetensors in it"
     return (
-        f"the weights of {name!r} are not on this machine and could not be fetched ({reason}). "
+        f"the weights of {name!r} cannot be had: {reason}. "
         "Offline: fetch them once on a connected machine and copy its Hugging Face cache (HF_HOME), "
         "or save the model to a folder and use local-dir:FOLDER. Without them: the encoder 'mini' needs no download"
     )
