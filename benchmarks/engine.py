@@ -94,8 +94,8 @@ def raise_effort(
     efforts: Sequence[tuple[str, Search]], queries: Vectors, right: Sequence[set[str]]
 ) -> tuple[float, float, str]:
     """Take the first effort that reaches the recall: recall, p50 in milliseconds and its name."""
-    recall, p50, reached = 0.0, 0.0, ""
-    for reached, search in efforts:
+    reached = (0.0, 0.0, "")
+    for name, search in efforts:
         for query in queries[:20]:
             search(query)
         times, found = [], 0
@@ -104,10 +104,10 @@ def raise_effort(
             answer = search(query)
             times.append(time.perf_counter() - start)
             found += len(ids.intersection(answer))
-        recall, p50 = found / (K * len(queries)), 1_000 * statistics.median(times)
-        if recall >= RECALL:
+        reached = (found / (K * len(queries)), 1_000 * statistics.median(times), name)
+        if reached[0] >= RECALL:
             break
-    return recall, p50, reached
+    return reached
 
 
 def mmsearch(rows: Vectors, folder: Path) -> list[tuple[str, Search]]:

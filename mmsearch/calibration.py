@@ -17,7 +17,8 @@ N_QUERIES, N_ITEMS = 200, 1_000
 """Sizes of the background samples: larger ones moved no scale by more than 2% on 1,300 captioned pictures."""
 
 _SAME = 0.999
-_LEAST_SPREAD = 1e-3
+_LEAST_SPREAD = 0.05
+"""No encoder's good matches are nearer than this to its random ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,12 @@ def fit_scale(queries: Vectors, items: Vectors) -> Scale:
     if len(queries) == 0 or len(items) < 2:
         return Scale()
     cosines = queries @ items.T
-    low = float(np.median(cosines))
+    others = cosines[cosines < _SAME]
+    if not len(others):
+        return Scale()
+    low = float(np.median(others))
     best = np.where(cosines < _SAME, cosines, -np.inf).max(axis=1)
-    best = best[np.isfinite(best)]
-    high = float(best.mean()) if len(best) else 1.0
-    return Scale(low, max(high, low + _LEAST_SPREAD))
+    high = float(best[np.isfinite(best)].mean())
+    if high - low < _LEAST_SPREAD:
+        high = max(1.0, low + _LEAST_SPREAD)  # so few or so equal items do not show what a good match is
+    return Scale(low, high)

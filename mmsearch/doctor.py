@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mmsearch.catalog import path_of
 from mmsearch.encoders.builtin import mini_checksums, mini_folder, mini_spec
 from mmsearch.encoders.cache import export_folder
 from mmsearch.encoders.onnx import OnnxEncoder, file_digest
-from mmsearch.errors import MMSearchError
+from mmsearch.errors import MMSearchError, StoreDamaged
 from mmsearch.files import display_path, split_member
 from mmsearch.places import default_cache
 from mmsearch.store import Store
 from mmsearch.types import FIELDS
 
+_ATTEMPTS = 3
 GOOD, NOTE, BAD = "ok", "note", "bad"
 
 
@@ -44,9 +46,24 @@ def examine(store: Path | None) -> Iterator[Finding]:
         return
     try:
         for subject, check in _STORE_CHECKS.items():
-            yield from _guard(subject, lambda check=check: check(opened))  # type: ignore[misc]
+            yield from _settled(opened, subject, partial(check, opened))
     finally:
         opened.close()
+
+
+def _settled(store: Store, subject: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """A check's findings about one state of the store: what is wrong only because somebody is writing is not told."""
+    findings: list[Finding] = []
+    for _ in range(_ATTEMPTS):
+        findings = list(_guard(subject, partial(_in_snapshot, store, check)))
+        if all(finding.level != BAD for finding in findings):
+            break
+    return findings
+
+
+def _in_snapshot(store: Store, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    with store.catalog.snapshot():
+        yield from check()
 
 
 def _guard(subject: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -94,7 +111,11 @@ def _check_catalog(store: Store) -> Iterator[Finding]:
 def _check_vectors(store: Store) -> Iterator[Finding]:
     advice = "restore the file from a backup, or encode anew: `mmsearch reindex --encoder NAME`"
     for record in store.catalog.spaces():
-        damaged = store.file(record).damaged_blocks(record.rows, store.book.block_crcs(record.space))
+        try:
+            damaged = store.file(record).damaged_blocks(record.rows, store.book.block_crcs(record.space))
+        except StoreDamaged as error:
+            yield Finding(BAD, "vectors", str(error), advice)
+            continue
         if damaged:
             yield Finding(BAD, "vectors", f"{record.file}: the checksums of blocks {damaged[:5]} do not hold", advice)
         beyond = store.book.beyond(record.space, record.rows)
@@ -103,8 +124,10 @@ def _check_vectors(store: Store) -> Iterator[Finding]:
 
 
 def _check_items(store: Store) -> Iterator[Finding]:
-    for field, space in store.view().spaces.items():
-        lacking = len(store.book.without(space.record.space, "text" if field == "text" else "content"))
+    encoder = store.encoder()
+    for record in store.catalog.spaces(encoder.encoder) if encoder else ():
+        field = record.field
+        lacking = len(store.book.without(record.space, "text" if field == "text" else "content"))
         if lacking:
             yield Finding(NOTE, "items", f"{lacking} items have no {field} vectors yet", "run `mmsearch sync`")
     missing = [path for path in _places(store) if not path.exists()]
@@ -132,7 +155,7 @@ def _check_index(store: Store) -> Iterator[Finding]:
                 NOTE, "index", f"{field}: there is no usable graph, searches scan everything", "run `mmsearch sync`"
             )
         elif field in FIELDS:
-            recall = space.recall()
+            recall = space.recall(store.book.live(space.record.space))
             if recall < space.recall_target:
                 message = f"{field}: it finds {recall:.1%} of the nearest ten, expected {space.recall_target:.0%}"
                 yield Finding(NOTE, "index", message, "build it anew: Engine.rebuild()")

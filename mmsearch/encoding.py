@@ -32,6 +32,15 @@ class Encoded:
     spans: dict[str, dict[int, range]] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
 
+    def rows_of(self, text: int, picture: int, start: Mapping[str, int]) -> dict[str, range]:
+        """Row numbers by field of an item whose text and picture have these indices, if fields start at ``start``."""
+        rows = {}
+        for name, spans in self.spans.items():
+            span = spans.get(text if name == "text" else picture)
+            if span is not None:
+                rows[name] = range(start[name] + span.start, start[name] + span.stop)
+        return rows
+
 
 class FieldEncoder:
     """An encoder and the fields that a store wants of each item.
@@ -89,17 +98,23 @@ class FieldEncoder:
 
     def _add(self, encoded: Encoded, name: str, parts: Mapping[int, Sequence[Any]]) -> None:
         flat = [part for its in parts.values() for part in its]
-        encoded.spans[name], first = {}, 0
+        encoded.spans[name] = {}
         if not flat:
             return
         rows = self._run(name, flat)
-        bad = ~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1)
+        good = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
+        keep = np.zeros(len(rows), dtype=np.bool_)
+        at = stored = 0
         for i, its in parts.items():
-            encoded.spans[name][i] = range(first, first + len(its))
-            if bad[first : first + len(its)].any():
+            if good[at : at + len(its)].all():
+                keep[at : at + len(its)] = True
+                encoded.spans[name][i] = range(stored, stored + len(its))
+                stored += len(its)
+            else:
                 encoded.faults[i] = f"the encoder {self.encoder.name!r} gave no usable vector for its {name}"
-            first += len(its)
-        encoded.rows[name] = rows
+            at += len(its)
+        if stored:
+            encoded.rows[name] = rows[keep]
 
     def _run(self, name: str, parts: list[Any]) -> NDArray[Any]:
         if name == "text":

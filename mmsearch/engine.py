@@ -7,8 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
 from mmsearch.catalog import EncoderRecord, path_of
 from mmsearch.encoding import FieldEncoder
 from mmsearch.errors import EncoderMismatch, InvalidInput, StoreError
@@ -16,12 +14,12 @@ from mmsearch.filters import Filter
 from mmsearch.info import Info, collect
 from mmsearch.ingest import Ingest
 from mmsearch.protocols import Encoder
-from mmsearch.queries import QueryLike, item_vectors
+from mmsearch.queries import QueryLike, stored_vectors
 from mmsearch.reencode import fill
 from mmsearch.retrieval import Retriever
 from mmsearch.sources import Given, Source, open_source, source_of_root
 from mmsearch.store import Store
-from mmsearch.types import FIELDS, AddReport, Hit, Item, Query, Report, Vectors
+from mmsearch.types import AddReport, Hit, Item, Query, Report, Vectors
 
 
 class Engine:
@@ -277,9 +275,9 @@ class Engine:
         exact: bool = False,
     ) -> list[list[Hit]]:
         """``search`` for many queries at once: the same answers, faster."""
-        if isinstance(queries, str | bytes | Path | Query):
+        if isinstance(queries, str | bytes | Path | Query) or not isinstance(queries, Iterable):
             raise InvalidInput("expected a list of queries, got a single one: use search, or put it in brackets")
-        return self._retriever.search_many(queries, k, where=where, field=field, sort=sort, exact=exact)
+        return self._retriever.search_many(list(queries), k, where=where, field=field, sort=sort, exact=exact)
 
     def similar(self, id: str, k: int = 10, *, where: Filter | None = None, field: str | None = None) -> list[Hit]:
         """The k items most like one of the store; neither itself nor exact copies of its picture are among them."""
@@ -316,26 +314,7 @@ class Engine:
         InvalidInput
             For an id that has no vector in the field.
         """
-        if field is not None and field not in FIELDS:
-            raise InvalidInput(f"expected a field of {', '.join(FIELDS)}, got {field!r}")
-        with self._store.reading() as view:
-            catalog = self._store.catalog
-            keys = None if ids is None else catalog.keys(list(ids))
-            held = [name for name in FIELDS if name in view.spaces and view.spaces[name].record.rows]
-            field = field or next(iter(held), None)
-            dim = view.encoder.dim if view.encoder else 0
-            if field not in held:
-                rows, found = np.zeros((0, dim), dtype=np.float32), list[int]()
-            else:
-                found, rows = item_vectors(self._store, view, field, keys)
-            if ids is None or keys is None:
-                by_key = catalog.rows_by_key(found)
-                return [by_key[key][1] for key in found], rows
-            place = {key: n for n, key in enumerate(found)}
-            for id, key in zip(ids, keys, strict=True):
-                if key not in place:
-                    raise InvalidInput(f"the item {id!r} has no {field or 'stored'} vector: ask for another field")
-            return list(ids), rows[[place[key] for key in keys]]
+        return stored_vectors(self._store, ids, field)
 
     def info(self) -> Info:
         """What is in the store, how it was made and how well the index finds it."""

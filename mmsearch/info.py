@@ -63,7 +63,7 @@ def collect(store: Store) -> Info:
                     rows=space.record.rows,
                     live=store.book.count_live(space.record.space),
                     index=space.kind if name in FIELDS else "none",
-                    recall=space.recall() if name in FIELDS else None,
+                    recall=space.recall(store.book.live(space.record.space)) if name in view.held else None,
                 )
                 for name, space in view.spaces.items()
             },

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
-from mmsearch.catalog import Known, NewItem, PictureFacts, path_of
+from mmsearch.catalog import Known, NewItem, PictureFacts, metadata_json, path_of
 from mmsearch.encoding import BATCH, FieldEncoder, Prepared
 from mmsearch.errors import InvalidInput, MissingDependency, PictureError
 from mmsearch.files import content_hash, display_path, read_bytes
-from mmsearch.images import MAX_BYTES, OpenedPicture, open_picture
+from mmsearch.images import MAX_BYTES, open_picture
 from mmsearch.overlap import ahead, batches
 from mmsearch.protocols import Encoder
 from mmsearch.sources import Entry, Source
@@ -34,8 +34,8 @@ EMPTIED = 20
 class Loaded:
     """An entry after a worker has looked at it.
 
-    ``old`` is the item that it was before, at this entry or (moved) at another; ``facts`` what is known already of
-    a picture with this content, which then was not decoded.
+    ``old`` is the item that it was before, at this entry or (moved) at another. ``prepared`` is None where a picture
+    with this content is stored already, and ``facts`` then has its rows.
     """
 
     entry: Entry
@@ -43,7 +43,6 @@ class Loaded:
     moved: bool = False
     content: bytes | None = None
     data: bytes | None = None
-    opened: OpenedPicture | None = None
     prepared: Prepared | None = None
     facts: PictureFacts | None = None
     fault: str | None = None
@@ -94,10 +93,11 @@ class Ingest:
 
     def add(self) -> None:
         """Add what is new, replace what has changed, follow what was moved."""
-        entries = list(self.source.entries())
         known = self.catalog.known(self.root)
+        entries = list(self._distinct(known))
         self.failed_before = self.catalog.failures(self.root)
         self.gone = self._gone(entries, known)
+        self.followed: set[int] = set()
         jobs = list(self._to_look_at(entries, known))
         done = 0
         self.report(Progress("encode", 0, len(jobs)))
@@ -106,14 +106,15 @@ class Ingest:
             done += len(batch)
             self.report(Progress("encode", done, len(jobs)))
         offered = {entry.name for entry in entries}
-        if self.source.complete:
-            with self.catalog.transaction():
-                self.catalog.set_failures(self.root, {}, [name for name in self.failed_before if name not in offered])
+        over = [name for name in self.failed_before if name not in self.tally.failed]
+        with self.catalog.transaction():
+            over = over if self.source.complete else [name for name in over if name in offered]
+            self.catalog.set_failures(self.root, {}, over)
 
     def remove(self) -> None:
         """Forget what the source no longer holds and nobody has found elsewhere."""
-        gone = {item.key: item for items in self.gone.values() for _, item in items}
-        keys = self.catalog.keys_of_root(self.root, gone)
+        gone = {item.key for items in self.gone.values() for _, item in items}
+        keys = self.catalog.keys_of_root(self.root, gone - self.followed)
         with self.catalog.transaction():
             self.catalog.delete(keys)
         self.tally.removed += len(keys)
@@ -126,6 +127,22 @@ class Ingest:
 
     # What has to be done ----------------------------------------------------------------------------------------
 
+    def _distinct(self, known: Mapping[bytes, Known]) -> Iterator[Entry]:
+        """The source's entries, each name once; an item that was added before is known by its id too."""
+        by_id = {} if self.source.complete else {item.id: name for name, item in known.items()}
+        seen: set[bytes] = set()
+        for entry in self.source.entries():
+            if entry.own_id and entry.name not in known:
+                entry = replace(entry, name=by_id.get(entry.id, entry.name))
+            if entry.name not in seen:
+                yield entry
+            elif entry.own_id:
+                fault = "the same id was given twice in one call: give each item its own"
+                yield replace(entry, name=entry.name + b" again %d" % len(seen), fault=fault)
+            else:
+                self.tally.unchanged += 1  # the same picture or text, named twice
+            seen.add(entry.name)
+
     def _gone(self, entries: Sequence[Entry], known: Mapping[bytes, Known]) -> dict[bytes, list[tuple[bytes, Known]]]:
         """Items that the source no longer offers, by content: they have moved, or are gone."""
         if not self.source.complete:
@@ -137,20 +154,24 @@ class Ingest:
             )
         gone: dict[bytes, list[tuple[bytes, Known]]] = {}
         offered = {entry.name for entry in entries}
+        closed = tuple(entry.name + b"/" for entry in entries if entry.closed_folder)
         for name, item in known.items():
-            if name not in offered:
+            if name not in offered and not name.startswith(closed) and b"./" not in closed:
                 gone.setdefault(item.content or b"", []).append((name, item))
         return gone
 
     def _to_look_at(self, entries: Iterable[Entry], known: Mapping[bytes, Known]) -> Iterator[Loaded]:
-        elsewhere: dict[bytes, Known] = {}
+        elsewhere: dict[bytes, tuple[str, Known]] = {}
         if self.source.kind == "folder" and self.source.path is not None:
+            # One of the two folders lies inside the other.
             elsewhere = self.catalog.paths_under(os.fsencode(self.source.path), self.root)
         for entry in entries:
             item, before = known.get(entry.name), self.failed_before.get(entry.name)
-            if item is None and elsewhere and entry.path is not None and os.fsencode(entry.path) in elsewhere:
-                self.tally.unchanged += 1  # one of the two folders lies inside the other
-            elif item is not None and entry.stamp and item.stamp == entry.stamp:
+            kind = self.source.kind
+            if item is None and elsewhere and entry.path is not None:
+                kind, item = elsewhere.get(os.fsencode(entry.path), (kind, None))
+            # What a table says of a picture counts more than that it lies in this folder.
+            if item is not None and (kind != self.source.kind or (entry.stamp and item.stamp == entry.stamp)):
                 self.tally.unchanged += 1
             elif before is not None and entry.stamp and before[0] == entry.stamp:
                 self.tally.failed[entry.name] = before
@@ -164,6 +185,7 @@ class Ingest:
         loaded.fault = loaded.entry.fault
         if loaded.fault is None:
             try:
+                metadata_json(loaded.entry.metadata)
                 self._read(loaded)
             except MemoryError:
                 loaded.fault, loaded.again = "there was not enough memory to open it", True
@@ -183,11 +205,13 @@ class Ingest:
         else:
             return
         loaded.content = content_hash(data)
-        loaded.facts = self.catalog.picture_facts(loaded.content, self.picture_spaces)
+        with self.catalog.snapshot():
+            loaded.facts = self.catalog.picture_facts(loaded.content, self.picture_spaces)
         if loaded.facts is None:
             opened = open_picture(data, min_side=self.fields.encoder.image_size)
             loaded.prepared = self.fields.prepare(opened.image)
-            loaded.opened = opened
+            # The decoded picture is large and has served; a whole batch of them is held.
+            loaded.facts = PictureFacts(opened.width, opened.height, opened.perceptual, opened.taken, {})
 
     # Committing -------------------------------------------------------------------------------------------------
 
@@ -196,40 +220,40 @@ class Ingest:
         good = [loaded for loaded in batch if loaded.fault is None]
         for loaded in good:
             self._follow(loaded)
+        # Identical pictures of one batch are encoded once and share their rows.
+        first_of = {loaded.content: i for i, loaded in reversed(list(enumerate(good))) if loaded.prepared}
         encoded = self.fields.encode(
-            {i: loaded.prepared for i, loaded in enumerate(good) if loaded.prepared and loaded.new_picture},
+            {i: prepared for i in first_of.values() if (prepared := good[i].prepared) is not None},
             {i: loaded.entry.text or "" for i, loaded in enumerate(good) if loaded.new_text},
         )
         stale: list[Path] = []
         with self.catalog.transaction():
-            first = {name: self.store.append(self.records[name], rows) for name, rows in encoded.rows.items()}
-            owners: dict[bytes, int] = {}
+            start = {name: self.store.append(self.records[name], rows) for name, rows in encoded.rows.items()}
             for i, loaded in enumerate(good):
-                loaded.fault = encoded.faults.get(i) or self._id_fault(loaded)
+                source = first_of.get(loaded.content, i) if loaded.prepared else i
+                loaded.fault = encoded.faults.get(source) or encoded.faults.get(i) or self._id_fault(loaded)
                 if loaded.fault is None:
-                    spans = {name: range(first[name] + span[i].start, first[name] + span[i].stop)
-                             for name, span in encoded.spans.items() if i in span}  # fmt: skip
-                    self._put(loaded, spans, owners, stale)
+                    self._put(loaded, encoded.rows_of(i, source, start), stale)
             self._note_failures(batch)
         self.store.drop_pictures(stale)
 
     def _follow(self, loaded: Loaded) -> None:
         """If the picture is that of an item whose file is no longer where it was, it is that item."""
-        if loaded.old is not None or loaded.content is None:
+        if loaded.old is not None or loaded.content is None or loaded.entry.own_id:
             return
         name = os.path.basename(loaded.entry.name)
-        here = self.gone.get(loaded.content, [])
-        if here:
-            here.sort(key=lambda pair: os.path.basename(pair[0]) == name)
-            loaded.old, loaded.moved = here.pop()[1], True
-        elif self.source.kind == "folder":
-            for item in self.catalog.strays(loaded.content):
-                # Where the whole folder is missing, its disk is more likely absent than every picture moved.
-                if item.path and not os.path.lexists(item.path) and os.path.isdir(os.path.dirname(item.path)):
-                    loaded.old, loaded.moved = item, True
-                    return
+        here = [pair for pair in self.gone.get(loaded.content, []) if pair[1].key not in self.followed]
+        here.sort(key=lambda pair: os.path.basename(pair[0]) == name)
+        candidates = [item for _, item in reversed(here)]
+        if not candidates and self.source.kind == "folder":
+            candidates = [item for item in self.catalog.strays(loaded.content) if item.key not in self.followed]
+        for item in candidates:
+            if item.path and not os.path.lexists(item.path):
+                loaded.old, loaded.moved = item, True
+                self.followed.add(item.key)
+                return
 
-    def _put(self, loaded: Loaded, spans: Mapping[str, range], owners: dict[bytes, int], stale: list[Path]) -> None:
+    def _put(self, loaded: Loaded, rows: Mapping[str, Sequence[int]], stale: list[Path]) -> None:
         """Store one item and say which rows are its own."""
         old, item = loaded.old, self._item(loaded)
         if old and loaded.same and self.catalog.is_stored_as(old.key, item.path, item.metadata):
@@ -237,42 +261,44 @@ class Ingest:
             self.tally.unchanged += 1
             return
         key = self.catalog.put(item, old.key if old else None)
-        for name, record in self.records.items():
-            if name in spans:
-                self.book.assign(record.space, {key: spans[name]})
-            elif (item.text if name == "text" else item.content) is None:
-                self.book.release(record.space, [key])
-        if loaded.new_picture and loaded.content is not None:
-            # Identical pictures share their rows, those of this batch too.
-            owner = loaded.facts.key if loaded.facts else owners.setdefault(loaded.content, key)
-            if owner != key:
-                self.book.share(owner, key, self.picture_spaces)
+        self._assign(key, loaded, rows)
         if old and old.path and item.path != path_of(old.path):
             stale.append(path_of(old.path))
         self.tally.moved += loaded.moved
         self.tally.added += not loaded.moved
         self.tally.changed += bool(old) and not loaded.moved
 
+    def _assign(self, key: int, loaded: Loaded, rows: Mapping[str, Sequence[int]]) -> None:
+        """Give an item its rows, take from it those of what it no longer has, in every space there is."""
+        known = loaded.facts.rows if loaded.facts else {}
+        for name, record in self.records.items():
+            if name in rows and (name == "text" or loaded.new_picture):
+                self.book.assign(record.space, {key: rows[name]})
+            elif name != "text" and loaded.new_picture and record.space in known:
+                self.book.assign(record.space, {key: known[record.space]})
+            elif (loaded.entry.text if name == "text" else loaded.content) is None:
+                self.book.release(record.space, [key])
+        spaces = [record.space for record in self.records.values()]
+        for text, changed in ((True, loaded.new_text), (False, loaded.new_picture)):
+            if changed and loaded.old:
+                self.book.forget_others(key, spaces, text=text)
+
     def _item(self, loaded: Loaded) -> NewItem:
-        entry, old, facts, opened = loaded.entry, loaded.old, loaded.facts, loaded.opened
-        metadata = dict(entry.metadata)
-        width = opened.width if opened else facts.width if facts else None
-        height = opened.height if opened else facts.height if facts else None
-        path = entry.path
+        entry, old, facts = loaded.entry, loaded.old, loaded.facts
+        metadata, path = dict(entry.metadata), entry.path
         if loaded.data is not None and loaded.content is not None:
             path = self.store.keep_picture(loaded.content.hex(), loaded.data)
-        if self.source.kind == "folder":
-            taken = opened.taken if opened else facts.metadata.get("taken") if facts else None
-            metadata |= {"width": width, "height": height}
-            metadata |= {"taken": taken, "year": int(taken[:4])} if taken else {}
+        if self.source.kind == "folder" and facts is not None:
+            metadata |= {"width": facts.width, "height": facts.height}
+            metadata |= {"taken": facts.taken, "year": int(facts.taken[:4])} if facts.taken else {}
         return NewItem(
             root=self.root, entry=entry.name, stamp=entry.stamp, id=old.id if old else self._free_id(entry),
-            path=path, text=entry.text, metadata=metadata, content=loaded.content, width=width, height=height,
-            perceptual=opened.perceptual if opened else facts.perceptual if facts else None,
+            path=path, text=entry.text, metadata=metadata, content=loaded.content, facts=facts,
         )  # fmt: skip
 
     def _id_fault(self, loaded: Loaded) -> str | None:
-        if loaded.old is None and loaded.entry.own_id and self.catalog.id_taken(loaded.entry.id):
+        given = loaded.entry.own_id and self.source.kind == "added"
+        if loaded.old is None and given and self.catalog.id_taken(loaded.entry.id):
             return f"the id {loaded.entry.id!r} belongs to an item that was added from elsewhere: choose another"
         return None
 

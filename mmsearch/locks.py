@@ -24,6 +24,10 @@ class WriterLock:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
         self._threads = threading.RLock()
         self._depth = 0
 
@@ -38,6 +42,8 @@ class WriterLock:
         """
         from filelock import FileLock, Timeout
 
+        if self._pid != os.getpid():  # a forked child does not hold what its parent holds
+            self._start()
         with self._threads:
             if self._depth:
                 self._depth += 1
@@ -46,7 +52,7 @@ class WriterLock:
                 finally:
                     self._depth -= 1
                 return
-            lock = FileLock(self._folder / LOCK_FILE)
+            lock = FileLock(self._folder / LOCK_FILE, is_singleton=False, thread_local=False)
             try:
                 lock.acquire(timeout=0)
             except Timeout as error:
@@ -57,8 +63,10 @@ class WriterLock:
                 yield
             finally:
                 self._depth = 0
-                (self._folder / HOLDER_FILE).unlink(missing_ok=True)
-                lock.release()
+                try:
+                    (self._folder / HOLDER_FILE).unlink(missing_ok=True)
+                finally:
+                    lock.release()
 
     def _sign(self) -> None:
         holder = {

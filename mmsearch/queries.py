@@ -69,6 +69,7 @@ def resolve(queries: Sequence[Query], encoder: Callable[[], Encoder], store: Sto
     texts = _text_vectors([term.text for _, term in terms if term.text is not None], encoder)
     images = _image_vectors([term.image for _, term in terms if term.image is not None], encoder)
     stored = _item_vectors([term.id for _, term in terms if term.id is not None], store, view)
+    scales = [_largest_weight(query) for query in queries]
     sums: dict[int, NDArray[np.float64]] = {}
     kinds: dict[int, str] = {}
     for i, term in terms:
@@ -80,15 +81,22 @@ def resolve(queries: Sequence[Query], encoder: Callable[[], Encoder], store: Sto
             kind, vector = next(stored)
         else:
             kind, vector = "picture", _given_vector(term, view)
-        if not np.isfinite(term.weight):
-            raise InvalidInput(f"expected finite weights in a query, got {term.weight}")
-        sums[i] = sums.get(i, np.zeros(len(vector))) + term.weight * vector.astype(np.float64)
+        weight = term.weight / scales[i]
+        sums[i] = sums.get(i, np.zeros(len(vector))) + weight * vector.astype(np.float64)
         kinds.setdefault(i, kind)
     rows = np.stack([sums[i] for i in range(len(queries))])
     empty = np.linalg.norm(rows, axis=1) < 1e-6
     if empty.any():
         raise InvalidInput(f"the terms of query {int(np.argmax(empty))} cancel each other out: change their weights")
     return Resolved(as_unit_vectors(rows), tuple(kinds[i] for i in range(len(queries))))
+
+
+def _largest_weight(query: Query) -> float:
+    """What the weights of a query are divided by: a common factor changes nothing."""
+    weights = [term.weight for term in query.terms()]
+    if not np.isfinite(weights).all():
+        raise InvalidInput(f"expected finite weights in a query, got {weights}")
+    return max(map(abs, weights)) or 1.0
 
 
 def _text_vectors(texts: Sequence[str], encoder: Callable[[], Encoder]) -> Iterator[Vectors]:
@@ -141,8 +149,40 @@ def item_vectors(store: Store, view: View, field: str, keys: Sequence[int] | Non
     return [int(key) for key in unique], as_unit_vectors(sums)
 
 
+def stored_vectors(store: Store, ids: Sequence[str] | None, field: str | None) -> tuple[list[str], Vectors]:
+    """Ids and (n, dim) unit rows: what ``Engine.vectors`` gives.
+
+    Raises
+    ------
+    ItemNotFound
+        For an unknown id.
+    InvalidInput
+        For an unknown field, or an id that has no vector in it.
+    """
+    if field is not None and field not in FIELDS:
+        raise InvalidInput(f"expected a field of {', '.join(FIELDS)}, got {field!r}")
+    with store.reading() as view:
+        keys = None if ids is None else store.catalog.keys(list(ids))
+        held = view.held
+        field = field or next(iter(held), None)
+        found, rows = list[int](), np.zeros((0, view.encoder.dim if view.encoder else 0), dtype=np.float32)
+        if field in held:
+            found, rows = item_vectors(store, view, field, keys)
+        if ids is None or keys is None:
+            by_key = store.catalog.rows_by_key(found)
+            return [by_key[key][1] for key in found], rows
+        place = {key: n for n, key in enumerate(found)}
+        for id, key in zip(ids, keys, strict=True):
+            if key not in place:
+                raise InvalidInput(f"the item {id!r} has no {field or 'stored'} vector: ask for another field")
+        return list(ids), rows[[place[key] for key in keys]]
+
+
 def _given_vector(term: Query, view: View) -> Vectors:
     dim = view.encoder.dim if view.encoder else None
-    rows = np.asarray(term.vector, dtype=np.float64)
-    unit: Vectors = as_unit_vectors(rows.reshape(1, -1), dim)[0]
+    try:
+        rows = np.asarray(term.vector, dtype=np.float64).reshape(1, -1)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"expected a query vector of numbers, got {term.vector!r:.60}") from error
+    unit: Vectors = as_unit_vectors(rows, dim)[0]
     return unit

@@ -7,6 +7,8 @@ answer has k hits whenever k exist.
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +25,10 @@ from mmsearch.queries import QueryLike, Resolved, as_query, resolve
 from mmsearch.searchspace import SearchSpace
 from mmsearch.store import Store, View
 from mmsearch.types import FIELDS, Hit, Keys, Neighbors
-from mmsearch.vectors import SCORE_DECIMALS, check_k
+from mmsearch.vectors import MAX_K, SCORE_DECIMALS, check_k
 
+REMEMBERED = 8
+"""Filters' answers, and scales, that are kept for the next search of the same state."""
 SPARE = 4
 """Rows asked for beyond k at first: enough to see that no tie was cut off, where rows are items."""
 SCAN_ALLOWED = 20_000
@@ -75,7 +79,8 @@ class Retriever:
         self._store = store
         self._encoder = encoder
         self._allowed: OrderedDict[tuple[int, int, Condition], Allowed] = OrderedDict()
-        self._scales: dict[tuple[int, str, str], Scale] = {}
+        self._scales: OrderedDict[tuple[int, str, str], Scale] = OrderedDict()
+        self._lock = threading.Lock()
 
     def search_many(
         self,
@@ -96,8 +101,8 @@ class Retriever:
             condition = None
         with self._store.reading() as view:
             spaces = _spaces(view, field)
-            if not checked or not spaces:
-                return [[] for _ in checked]
+            if not checked:
+                return []
             resolved = resolve(checked, self._encoder, self._store, view)
             barred = self._barred(exclude)
             found: list[list[Candidate]] = [[] for _ in checked]
@@ -115,20 +120,27 @@ class Retriever:
 
     def _let_through(self, view: View, space: SearchSpace, condition: Condition) -> Allowed:
         key = (view.generation, space.record.space, condition)
-        if key not in self._allowed:
-            self._allowed[key] = Allowed(*self._store.book.allowed(space.record.space, condition))
-            while len(self._allowed) > 8:
-                self._allowed.popitem(last=False)
-        return self._allowed[key]
+        allowed = self._allowed.get(key)
+        if allowed is None:
+            allowed = Allowed(*self._store.book.allowed(space.record.space, condition))
+            with self._lock:
+                self._allowed[key] = allowed
+                while len(self._allowed) > REMEMBERED:
+                    self._allowed.popitem(last=False)
+        return allowed
 
     def _calibrated(self, view: View, space: SearchSpace, kind: str, found: Sequence[Candidate]) -> list[Candidate]:
         key = (view.generation, kind, space.record.field)
-        if key not in self._scales:
-            if len(self._scales) > 16:
-                self._scales.clear()
-            queries = self._store.sample(kind, N_QUERIES)
-            self._scales[key] = fit_scale(queries, self._store.sample(space.record.field, N_ITEMS))
-        scores = self._scales[key](np.array([candidate.score for candidate in found], dtype=np.float32))
+        scale = self._scales.get(key)
+        if scale is None:
+            scale = fit_scale(
+                self._store.sample(view, kind, N_QUERIES), self._store.sample(view, space.record.field, N_ITEMS)
+            )
+            with self._lock:
+                self._scales[key] = scale
+                while len(self._scales) > REMEMBERED:
+                    self._scales.popitem(last=False)
+        scores = scale(np.array([candidate.score for candidate in found], dtype=np.float32))
         return [replace(candidate, score=float(score)) for candidate, score in zip(found, scores, strict=True)]
 
     def _hits(self, chosen: Sequence[Sequence[Candidate]], barred: frozenset[bytes | int]) -> list[list[Hit]]:
@@ -186,18 +198,18 @@ class _FieldSearch:
         if self.allowed is not None and self.among is None:
             n = int(n * self.total / max(1, len(self.allowed.rows)))
         while waiting and self.total:
-            n = min(n, self.total)
+            n = min(n, self.total, MAX_K)
             if n > self.total // 4 and self.allowed is not None and self.among is None:
                 # So many rows are scanned faster than they are walked to, and none is missed.
                 self.among, self.total = self.allowed.rows, len(self.allowed.rows)
-                n = min(n, self.total)
+                n = min(n, self.total, MAX_K)
                 if not self.total:
                     break
             near = self.space.search(resolved.vectors[waiting], n, among=self.among, exact=self.exact)
             again = []
             for i, neighbors in zip(waiting, near, strict=True):
                 answers[i] = self._candidates(neighbors)
-                if n < self.total and not self._enough(answers[i], neighbors):
+                if n < min(self.total, MAX_K) and not self._enough(answers[i], neighbors):
                     again.append(i)
             waiting, n = again, n * 4
         return answers
@@ -219,6 +231,8 @@ class _FieldSearch:
 
     def _enough(self, found: Sequence[Candidate], near: Neighbors) -> bool:
         """Whether k groups are known and no unseen row can tie with the last of them."""
+        if not len(near):
+            return False
         best = _best_groups(found, self.k)
         last = round(float(near.scores[-1]), SCORE_DECIMALS)
         return len(best) == self.k and round(best[-1].score, SCORE_DECIMALS) > last
@@ -245,8 +259,7 @@ def _spaces(view: View, field: str | None) -> list[SearchSpace]:
     """
     if field is not None and field not in FIELDS:
         raise InvalidInput(f"expected a field of {', '.join(FIELDS)}, got {field!r}")
-    names = FIELDS if field is None else (field,)
-    return [view.spaces[name] for name in names if name in view.spaces and view.spaces[name].record.rows]
+    return [view.spaces[name] for name in view.held if field in (None, name)]
 
 
 def _sorted(hits: list[Hit], sort: str | None) -> list[Hit]:
@@ -267,6 +280,7 @@ def _sort_key(metadata: Mapping[str, Any], name: str) -> tuple[int, float, str] 
     if value is None or isinstance(value, list | dict):
         return None
     try:
-        return (0, float(value), "")
+        number = float(value)
     except (TypeError, ValueError):
-        return (1, 0.0, str(value))
+        number = math.nan
+    return (0, number, "") if math.isfinite(number) else (1, 0.0, str(value))

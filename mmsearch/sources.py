@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 import stat
 import zipfile
@@ -19,6 +20,8 @@ from mmsearch.images import PICTURE_SUFFIXES
 from mmsearch.types import Item
 
 ITEMS_FILE, ZIP_FILE = "items.jsonl", "images.zip"
+MAX_CELL = 16_000_000
+"""Characters of one field of a CSV table."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -36,7 +39,9 @@ class Entry:
     fault: str | None = None
     """Why it cannot be added, found out before anything was read."""
     own_id: bool = False
-    """Whether the caller has chosen the id, so that it must not be altered."""
+    """Whether somebody has chosen the id, so that the item is known by it, whatever its picture."""
+    closed_folder: bool = False
+    """Whether it stands for a folder that cannot be read: what was found there before is not gone."""
 
 
 class Source(Protocol):
@@ -66,7 +71,7 @@ def open_source(path: Path) -> Source:
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         return Table(path, "table")
     if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
-        return Given([Item(id=path.name, path=path)])
+        return Given([path])
     expected = f"a folder, a picture, or a table ({', '.join(TABLE_SUFFIXES)})"
     raise InvalidInput(f"expected {expected}, got {path}" + ("" if path.exists() else ", which does not exist"))
 
@@ -107,9 +112,8 @@ class Folder:
                 children = sorted(listing, key=lambda child: child.name)
         except OSError as error:
             name = inside or b"."
-            yield Entry(
-                name, "", display_name(name), Path(os.fsdecode(folder)), fault=f"cannot be read: {error.strerror}"
-            )
+            reason = f"the folder cannot be read: {error.strerror}"
+            yield Entry(name, "", display_name(name), Path(os.fsdecode(folder)), fault=reason, closed_folder=True)
             return
         for child in children:
             if child.name.startswith(b"."):
@@ -159,7 +163,7 @@ class Table:
             entry = self._entry(number, row, places)
             if entry.name in seen:
                 entry = Entry(
-                    b"line %d" % number, entry.stamp, "", entry.path,
+                    b"line %d" % number, entry.stamp, "", entry.path or self.file,
                     fault=f"line {number} has the same id or picture as a line before it: give each line its own id",
                 )  # fmt: skip
             seen.add(entry.name)
@@ -183,7 +187,7 @@ class Table:
         id = given or image or f"text-{_short_hash((text or '').encode())}"
         name = f"id:{id}".encode() if given else id.encode()
         fault = "web addresses are not fetched: download the picture first" if _is_address(image) else None
-        return Entry(name, f"{digest} {stamp}", id, path, text, metadata, fault=fault)
+        return Entry(name, f"{digest} {stamp}", id, path, text, metadata, fault=fault, own_id=given is not None)
 
 
 class Given:
@@ -237,8 +241,13 @@ class _Places:
         self._zip = folder / ZIP_FILE
         self._members: dict[str, str] = {}
         if self._zip.is_file():
-            with zipfile.ZipFile(self._zip) as archive:
-                self._members = {info.filename: f"{info.file_size} {info.CRC}" for info in archive.infolist()}
+            try:
+                with zipfile.ZipFile(self._zip) as archive:
+                    self._members = {info.filename: f"{info.file_size} {info.CRC}" for info in archive.infolist()}
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+                raise InvalidInput(
+                    f"{self._zip} cannot be read: {error}; replace it, or unpack what is left"
+                ) from error
 
     def find(self, image: str) -> tuple[Path, str]:
         """The picture's path and a stamp that changes when the picture does."""
@@ -259,7 +268,7 @@ def text_of(row: Mapping[str, Any]) -> str | None:
         captions[0] if isinstance(captions, Sequence) and not isinstance(captions, str) and len(captions) else captions
     )
     for candidate in (row.get("text"), row.get("title"), first):
-        text = _string(candidate)
+        text = None if isinstance(candidate, list | dict) else _string(candidate)
         if text is not None and text.strip():
             return text
     return None
@@ -273,8 +282,12 @@ def read_rows(file: Path) -> Iterator[Mapping[str, Any] | str]:
         case ".csv" | ".tsv":
             with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
                 delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-                for row in csv.DictReader(stream, delimiter=delimiter):
-                    yield {name: value for name, value in row.items() if name and value not in (None, "")}
+                csv.field_size_limit(MAX_CELL)
+                try:
+                    for row in csv.DictReader(stream, delimiter=delimiter):
+                        yield {name: value for name, value in row.items() if name and value not in (None, "")}
+                except csv.Error as error:
+                    raise InvalidInput(f"{file} cannot be read as a table: {error}") from error
         case ".parquet":
             yield from _parquet_rows(file)
         case _:
@@ -288,7 +301,7 @@ def _json_rows(file: Path) -> Iterator[Mapping[str, Any] | str]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield f"expected a JSON object, got {line[:60]!r} ({error})"
                 continue
             yield row if isinstance(row, dict) else f"expected a JSON object, got {type(row).__name__}"
@@ -299,18 +312,31 @@ def _parquet_rows(file: Path) -> Iterator[Mapping[str, Any]]:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingDependency("reading Parquet needs an extra: pip install 'mmsearch[parquet]'") from error
-    with parquet.ParquetFile(file) as table:
-        for batch in table.iter_batches():
-            for row in batch.to_pylist():
-                yield {name: _plain(value) for name, value in row.items() if value is not None}
+    try:
+        with parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches():
+                for row in batch.to_pylist():
+                    plain = {name: _plain(value) for name, value in row.items()}
+                    yield {name: value for name, value in plain.items() if value is not None}
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise InvalidInput(f"{file} cannot be read as Parquet: {error}") from error
 
 
 def _plain(value: object) -> object:
-    """What JSON can hold of a value of a Parquet column: dates become ISO text."""
+    """What JSON can hold of a value of a Parquet column: dates become ISO text, missing numbers nothing."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case None | str() | int():
+            return value
+        case list() | tuple():
+            return [_plain(member) for member in value]
+        case dict():
+            return {str(name): _plain(member) for name, member in value.items()}
+        case bytes():
+            return value.decode("utf-8", "backslashreplace")
     isoformat = getattr(value, "isoformat", None)
-    if callable(isoformat):
-        return isoformat()
-    return value if isinstance(value, str | int | float | bool | list | dict) else str(value)
+    return isoformat() if callable(isoformat) else str(value)
 
 
 def _string(value: object) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.errors import InvalidInput, StoreDamaged
+from mmsearch.errors import InvalidInput, StoreDamaged, StoreError
 from mmsearch.files import fsync_folder
 
 BLOCK = 4096
@@ -79,21 +79,28 @@ class SpaceFile:
         ------
         InvalidInput
             For another width.
-        OSError
+        StoreDamaged
+            If committed rows are missing.
+        StoreError
             If the disk is full or fails; nothing that was committed is touched.
         """
         if values.ndim != 2 or values.shape[1] != self.width:
             raise InvalidInput(f"expected rows of width {self.width}, got shape {values.shape}")
         data = np.ascontiguousarray(values, dtype=self.dtype)
         new = not self.file.exists()
-        with self.file.open("r+b" if not new else "w+b") as stream:
-            stream.truncate(committed * self.row_bytes)
-            stream.seek(committed * self.row_bytes)
-            stream.write(data.tobytes())
-            stream.flush()
-            os.fsync(stream.fileno())
-        if new:
-            fsync_folder(self.file.parent)
+        if committed:
+            self.rows(committed)
+        try:
+            with self.file.open("w+b" if new else "r+b") as stream:
+                stream.truncate(committed * self.row_bytes)
+                stream.seek(committed * self.row_bytes)
+                stream.write(data.tobytes())
+                stream.flush()
+                os.fsync(stream.fileno())
+            if new:
+                fsync_folder(self.file.parent)
+        except OSError as error:
+            raise StoreError(f"{self.file} cannot be written: {error.strerror}; what was stored stays") from error
         return dict(self._crcs(committed, crcs.get(committed // BLOCK, 0) if committed % BLOCK else 0, data))
 
     def damaged_blocks(self, count: int, crcs: Mapping[int, int]) -> list[int]:

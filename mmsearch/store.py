@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,8 +36,9 @@ from mmsearch.types import FIELDS, SPACES, Report
 
 DEFAULT_FIELDS = ("picture", "text")
 _ATTEMPTS = 3
+_OWN_FILE = re.compile(r"(\d+-[a-z]+-\d+)\.(vectors|usearch)")
 _FOLDERS = ("spaces", "indexes", "pictures")
-_ENCODER, _NEXT, _FIELDS = "encoder", "next_encoder", "fields"
+_ENCODER, _NEXT, _FIELDS, _PLACE = "encoder", "next_encoder", "fields", "place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class View:
     generation: int
     encoder: EncoderRecord | None
     spaces: Mapping[str, SearchSpace]
+    held: tuple[str, ...]
+    """The searchable fields in which at least one item has a vector."""
 
 
 class Store:
@@ -68,6 +72,8 @@ class Store:
             raise StoreDamaged(f"the store {path} has vectors but its {FILE} is empty: restore that file from a backup")
         self.book = RowBook(self.catalog)
         self.lock = WriterLock(path)
+        if not self.catalog.database.read_only:
+            self._follow_move()
         self._view: View | None = None
         self._view_lock = threading.Lock()
 
@@ -128,12 +134,15 @@ class Store:
             spaces = {}
             for record in self.catalog.spaces(encoder.encoder) if encoder else ():
                 kept = old.get(record.space)
-                spaces[record.field] = kept if kept and kept.record == record else self._search_space(record, kept)
-            self._view = View(generation, encoder, spaces)
-            return self._view
+                same = kept is not None and kept.record == record and not kept.lacks_graph
+                spaces[record.field] = kept if kept and same else self._search_space(record, kept)
+            held = tuple(name for name in FIELDS if name in spaces and self.book.any(spaces[name].record.space))
+            view = self._view = View(generation, encoder, spaces, held)
+            return view
 
     def _search_space(self, record: SpaceRecord, old: SearchSpace | None) -> SearchSpace:
-        return SearchSpace(record, self.file(record).rows(record.rows), self.path / "indexes", old)
+        crcs = partial(self.book.block_crcs, record.space)
+        return SearchSpace(record, self.file(record).rows(record.rows), self.path / "indexes", crcs, old)
 
     def file(self, record: SpaceRecord) -> SpaceFile:
         """The file that holds a space's rows."""
@@ -148,8 +157,15 @@ class Store:
         return self._encoder_of(_NEXT)
 
     def _encoder_of(self, setting: str) -> EncoderRecord | None:
-        number = self.catalog.setting(setting)
-        return next((record for record in self.catalog.encoders() if str(record.encoder) == number), None)
+        number, encoders = self.catalog.setting(setting), self.catalog.encoders()
+        if number is None and (setting == _NEXT or not encoders or self.catalog.setting(_NEXT) is not None):
+            return None
+        for record in encoders:
+            if str(record.encoder) == number:
+                return record
+        raise StoreDamaged(
+            f"the catalog of {self.path} names an encoder that it does not know: restore it from a backup"
+        )
 
     def fields(self) -> tuple[str, ...]:
         """What is encoded of each item."""
@@ -221,18 +237,17 @@ class Store:
         return {record.field: record for record in self.catalog.spaces(number) if record.field in widths}
 
     def switch(self) -> None:
-        """Let the following encoder take over, and forget the one before it and its vectors."""
-        new, old = self.next_encoder(), self.encoder()
+        """Let the following encoder take over, and forget every other one and its vectors."""
+        new = self.next_encoder()
         if new is None:
             return
-        files = [self.file(record).file for record in self.catalog.spaces(old.encoder)] if old and old != new else []
         with self.catalog.transaction():
             self.catalog.set_setting(_ENCODER, str(new.encoder))
             self.catalog.set_setting(_NEXT, None)
-            if old and old != new:
-                self.catalog.delete_spaces(old.encoder)
-        for file in files:
-            file.unlink(missing_ok=True)
+            for other in self.catalog.encoders():  # the one before, and those of reindexings that were given up
+                if other != new:
+                    self.catalog.delete_spaces(other.encoder)
+        self.clean()
 
     def append(self, record: SpaceRecord, values: NDArray[Any]) -> int:
         """Write rows behind the committed ones; return the number of the first. Inside a transaction."""
@@ -245,16 +260,18 @@ class Store:
 
     def tidy(self, report: Report | None = None) -> None:
         """After writing: drop the rows of removed items where they are many, bring the indexes up to date."""
-        for record in self.view().spaces.values():
-            live = self.book.count_live(record.record.space)
-            if record.record.rows - live > max(1_000, live):
-                self._compact(record.record)
+        for space in self.view().spaces.values():
+            live = self.book.count_live(space.record.space)
+            if space.record.rows - live > max(1_000, live):
+                self._compact(space.record)
         self.clean()
         view = self.view()
-        for field, space in view.spaces.items():
-            if field in FIELDS:
-                others = [view.spaces[other].matrix for other in FIELDS if other != field and other in view.spaces]
-                space.update_index(partial(self.book.live, space.record.space), others, report)
+        for field in view.held:
+            space = view.spaces[field]
+            others = [view.spaces[other].matrix for other in view.held if other != field]
+            if space.update_index(partial(self.book.live, space.record.space), others, report):
+                with self.catalog.transaction():
+                    pass  # a new generation, so that every reader looks for the new graph
 
     def rebuild(self, report: Report | None = None) -> None:
         """Make vectors files and indexes anew, from the stored vectors, without what was removed."""
@@ -263,6 +280,7 @@ class Store:
                 self._compact(space.record)
         for space in self.view().spaces.values():
             space.forget_index()
+        self._drop_unused_pictures()
         self.tidy(report)
 
     def _compact(self, record: SpaceRecord) -> None:
@@ -276,28 +294,46 @@ class Store:
 
     def clean(self) -> None:
         """Remove files that no commit names: vectors of compacted or replaced spaces, and their indexes."""
-        records = self.catalog.spaces()
-        wanted = {record.file for record in records}
-        for file in (self.path / "spaces").iterdir():
-            if file.suffix == ".vectors" and file.name not in wanted:
-                file.unlink(missing_ok=True)
-        stems = {record.file.removesuffix(".vectors") for record in records}
-        for file in (self.path / "indexes").iterdir():
-            if file.name.split(".")[0] not in stems:
-                shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        (self.path / "indexes").mkdir(exist_ok=True)
+        stems = {record.file.removesuffix(".vectors") for record in self.catalog.spaces()}
+        for folder in ("spaces", "indexes"):
+            for file in (self.path / folder).iterdir():
+                stem = _OWN_FILE.match(file.name.removeprefix("."))
+                if stem is not None and stem[1] not in stems and file.is_file():
+                    file.unlink(missing_ok=True)
 
     def keep_picture(self, name: str, data: bytes) -> Path:
         """Keep a picture that was given in memory; return where."""
+        path = self._kept_folder() / name
+        if not path.exists():
+            try:
+                atomic_write(path, data)
+            except OSError as error:
+                raise StoreError(f"{path} cannot be written: {error.strerror}; what was stored stays") from error
+        return path
+
+    def _drop_unused_pictures(self) -> None:
+        """Remove kept pictures that no item names, such as those of a batch that was never committed."""
+        self.drop_pictures(sorted(self._kept_folder().iterdir()))
+
+    def _kept_folder(self) -> Path:
         folder = self.path / "pictures"
         folder.mkdir(exist_ok=True)
-        path = folder / name
-        if not path.exists():
-            atomic_write(path, data)
-        return path.resolve()
+        return folder.resolve()
+
+    def _follow_move(self) -> None:
+        """If the store itself was moved, its kept pictures are where it is now."""
+        here, before = str(self._kept_folder()), self.catalog.setting(_PLACE)
+        if before == here:
+            return
+        with self.catalog.transaction():
+            if before is not None:
+                self.catalog.move_paths(os.fsencode(before), os.fsencode(here))
+            self.catalog.set_setting(_PLACE, here)
 
     def drop_pictures(self, paths: Iterable[Path]) -> None:
         """Remove kept pictures that no item names any more; other paths are left alone."""
-        folder = (self.path / "pictures").resolve()
+        folder = self._kept_folder()
         for path in paths:
             used = self.catalog.database.reader.execute(
                 "SELECT 1 FROM items WHERE path = ?", (bytes_of(path),)
@@ -305,10 +341,12 @@ class Store:
             if path.parent == folder and used is None:
                 path.unlink(missing_ok=True)
 
-    def sample(self, field: str, n: int) -> NDArray[np.float32]:
-        """Evenly spaced stored vectors of a field, (at most n, dim) float32; the same for the same state."""
-        space = self.view().spaces.get(field)
+    def sample(self, view: View, field: str, n: int) -> NDArray[np.float32]:
+        """Evenly spaced vectors of a field that are in use, (at most n, dim); the same for the same state."""
+        space = view.spaces.get(field)
         if space is None or space.record.rows == 0:
             return np.zeros((0, 0), dtype=np.float32)
-        rows = np.unique(np.linspace(0, space.record.rows - 1, num=min(n, space.record.rows)).astype(np.int64))
+        rows = np.unique(np.linspace(0, space.record.rows - 1, num=min(4 * n, space.record.rows)).astype(np.int64))
+        rows = self.book.in_use(space.record.space, rows)
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, num=min(n, len(rows))).astype(np.int64))]
         return space.matrix[rows].astype(np.float32)

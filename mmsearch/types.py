@@ -98,18 +98,17 @@ class Query:
         return self * -1.0
 
     def __add__(self, other: Query) -> Query:
-        return Query(others=(self, other))
+        return Query(others=(*self.terms(), *other.terms()))
 
     def __sub__(self, other: Query) -> Query:
-        return Query(others=(self, -other))
+        return self + -other
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One ranked answer. ``rank`` starts at 1; a higher ``score`` is better.
 
-    ``field`` says where it was found, ``text`` which window of a long text matched (None: the whole of it), and
-    ``copies`` are the other items whose picture is identical.
+    ``field`` says where it was found, and ``copies`` are the other items whose picture is identical.
     """
 
     item: Item

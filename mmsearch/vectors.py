@@ -12,6 +12,9 @@ SCORE_DECIMALS = 5
 """Scores are rounded to this before ties settle, so that noise of 1e-7 never decides an order."""
 
 
+MAX_K = 1_000_000
+
+
 def as_unit_vectors(values: ArrayLike, dim: int | None = None) -> Vectors:
     """Check and normalise vectors: (n, dim) of any float in, (n, dim) unit float32 rows out, C order.
 
@@ -73,8 +76,8 @@ def check_k(k: int) -> int:
     InvalidInput
         Otherwise.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= 1_000_000:
-        raise InvalidInput(f"expected k as a whole number from 1 to 1000000, got {k!r}")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
+        raise InvalidInput(f"expected k as a whole number from 1 to {MAX_K}, got {k!r}")
     return int(k)
 
 

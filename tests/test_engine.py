@@ -291,9 +291,16 @@ def test_similar_filters_and_looks_in_one_field(engine, toy):
     assert set(toy.ids(hits)) == {"red disc 1", "red disc 2"}
 
 
-def test_similar_to_an_unknown_item_is_not_found(engine):
+def test_an_empty_store_refuses_what_others_refuse(engine):
     with pytest.raises(ItemNotFound):
         engine.similar("nobody")
+    with pytest.raises(ItemNotFound):
+        engine.search(Query(id="nobody"))
+    with pytest.raises(InvalidInput):
+        engine.search("")
+
+
+def test_similar_to_an_unknown_item_is_not_found(engine):
     engine.add(["a red disc"])
     with pytest.raises(ItemNotFound):
         engine.similar("nobody")

@@ -268,6 +268,19 @@ def test_a_cache_that_cannot_be_written_leaves_torch(tmp_path, exported):
     assert least_cosine(encoder.encode_texts(TEXTS), exported.encode_texts(TEXTS)) >= 0.9999
 
 
+def test_a_full_disk_leaves_torch(tmp_path, exported):
+    resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        encoder = load_encoder("mini", cache=tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert encoder.runtime.startswith("torch")
+    assert encoder.fingerprint == exported.fingerprint
+    assert list((tmp_path / "cache").rglob("*.onnx")) == []
+
+
 def test_the_embedded_model_keeps_its_name_and_cells_when_its_folder_is_loaded_as_any_other_model(copy):
     cache, _ = copy
     other = load_encoder(f"local-dir:{mini_folder()}", runtime="onnx", cache=cache)

@@ -26,6 +26,9 @@ TIMM = {
     "timm_pool": "avg",
     "timm_proj": "linear",
 }
+COCA_VIT = VIT | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+COCA_TEXT = {"context_length": 76, "embed_cls": True, "output_tokens": True}
+COCA_DECODER = {"context_length": 76, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, "attn_pooler_heads": 2}
 TEXT = {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 PREPROCESS = {"size": [32, 32], "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.4, 0.5], "resize_mode": "shortest"}
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
@@ -100,6 +103,11 @@ def shipped_timm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reference(shipped):
     return by_torch(shipped)
+
+
+@pytest.fixture(scope="module")
+def reference_timm(shipped_timm):
+    return by_torch(shipped_timm)
 
 
 @pytest.fixture
@@ -296,19 +304,17 @@ def test_every_fact_of_the_specification_but_name_and_licence_changes_the_finger
 
 
 @pytest.mark.parametrize(("precision", "least"), [("bf16", 0.99), ("fp16", 0.999)])
-@pytest.mark.parametrize("which", ["shipped", "shipped_timm"])
-def test_precision_changes_the_runtime_but_not_the_fingerprint_nor_much_the_vectors(request, which, precision, least):
-    folder = request.getfixturevalue(which)
-    full, less = by_torch(folder), by_torch(folder, precision=precision)
-    assert less.fingerprint == full.fingerprint
-    assert (full.runtime, less.runtime) == ("torch cpu fp32", f"torch cpu {precision}")
-    for a, b in (
-        (full.encode_texts(TEXTS), less.encode_texts(TEXTS)),
-        (full.run_images(pixels()), less.run_images(pixels())),
-    ):
-        assert b.dtype == np.float32
-        assert np.allclose(np.linalg.norm(b, axis=1), 1, atol=1e-5)
-        assert least_cosine(a, b) >= least
+def test_precision_changes_the_runtime_but_not_the_fingerprint_nor_much_the_vectors(
+    shipped_timm, reference_timm, precision, least
+):
+    less = by_torch(shipped_timm, precision=precision)
+    assert less.fingerprint == reference_timm.fingerprint
+    assert less.runtime == f"torch cpu {precision}"
+    for run, inputs in (("encode_texts", TEXTS), ("run_images", pixels())):
+        full, rows = getattr(reference_timm, run)(inputs), getattr(less, run)(inputs)
+        assert rows.dtype == np.float32
+        assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+        assert least_cosine(full, rows) >= least
 
 
 def test_naming_a_precision_or_a_device_means_torch(shipped, tmp_path):
@@ -345,6 +351,7 @@ EXPORTED = {  # vision_cfg, text_cfg, the rest of model_cfg
     "timm": (TIMM, {}, {}),
     "as SigLIP": (VIT, {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}, {"custom_text": True}),
     "quick_gelu": (VIT, {}, {"quick_gelu": True}),
+    "CoCa": (COCA_VIT, COCA_TEXT, {"custom_text": True, "multimodal_cfg": COCA_DECODER}),
 }
 
 

@@ -192,6 +192,17 @@ def test_a_copy_is_a_new_item_and_one_hit_lists_it(engine, toy_folder, encoder):
     assert len(hits) == 60
 
 
+def test_a_file_that_is_renamed_and_copied_at_once_is_two_items(engine, folder, encoder, toy):
+    file = toy.draw(folder / "b.png", "red disc")
+    engine.add_folder(folder)
+    moved = file.rename(folder / "a.png")
+    copy = Path(shutil.copy(moved, folder / "c.png"))
+    report = engine.sync()
+    assert (report.moved, report.added, report.removed) == (1, 1, 0)
+    assert "b.png" in {item.id for item in engine.items()}
+    toy.check_against_files(engine, encoder, [moved, copy])
+
+
 def test_a_file_that_moves_to_another_root_and_is_copied_there_is_two_items(engine, tmp_path, encoder, toy):
     one, other = tmp_path / "one", tmp_path / "other"
     toy.draw_all(one, ["red disc", "blue disc"], 1)
@@ -589,11 +600,20 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
-@given(steps=STEPS)
-@example(
-    [("write", "a.png", ("red disc", 0)), ("write", "b.png", None), ("sync",), ("trade", "a.png", "b.png"), ("sync",)]
+RED = ("red disc", 0)
+
+
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@given(steps=STEPS)
+@example([("write", "a.png", RED), ("write", "b.png", None), ("sync",), ("trade", "a.png", "b.png")])
+@example([("write", "a.png", RED), ("sync",), ("rename", "a.png", "b.png"), ("write", "a.png", ("red disc", 1))])
+@example([("write", "b.png", RED), ("sync",), ("write", "sub/a.png", RED), ("rename", "b.png", "a.png")])
 def test_after_a_sync_the_items_are_the_files_whatever_happened_to_them(tmp_path_factory, toy, steps):
     place = tmp_path_factory.mktemp("any")
     folder, encoder = place / "photos", toy.ToyEncoder()

@@ -11,6 +11,7 @@ from mmsearch.catalog.records import (
     SpaceRecord,
     bytes_of,
     item_of,
+    metadata_json,
     path_of,
 )
 from mmsearch.catalog.rows import RowBook
@@ -28,5 +29,6 @@ __all__ = [
     "SpaceRecord",
     "bytes_of",
     "item_of",
+    "metadata_json",
     "path_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -90,14 +91,14 @@ class Catalog:
         query = f"SELECT {ITEM_COLUMNS} FROM items i WHERE i.content IN ({marks}) ORDER BY i.id"
         return self.database.reader.execute(query, list(contents)).fetchall()
 
-    def ids(self) -> Iterator[str]:
-        """Every id, in the order in which the items came."""
-        return (row[0] for row in self.database.reader.execute("SELECT id FROM items ORDER BY key"))
-
     def items(self) -> Iterator[tuple[int, Item]]:
-        """Every item with its key, in the order in which they came."""
-        rows = self.database.reader.execute(f"SELECT {ITEM_COLUMNS} FROM items i ORDER BY i.key")
-        return ((row[0], item_of(row)) for row in rows)
+        """Every item with its key, in the order in which they came; those that come meanwhile too."""
+        last = 0
+        query = f"SELECT {ITEM_COLUMNS} FROM items i WHERE i.key > ? ORDER BY i.key LIMIT 1000"
+        # An open cursor would hold this thread to the state at which it began.
+        while rows := self.database.reader.execute(query, (last,)).fetchall():
+            yield from ((row[0], item_of(row)) for row in rows)
+            last = rows[-1][0]
 
     def known(self, root: int) -> dict[bytes, Known]:
         """What is known of each entry of a root."""
@@ -106,22 +107,26 @@ class Catalog:
         )
         return {row[0]: Known(*row[1:]) for row in rows}
 
-    def paths_under(self, folder: bytes, other_than: int) -> dict[bytes, Known]:
-        """Pictures of other roots whose path lies in this folder, by path."""
+    def paths_under(self, folder: bytes, other_than: int) -> dict[bytes, tuple[str, Known]]:
+        """Pictures of other roots whose path lies in this folder, with their root's kind, by path."""
         rows = self.database.reader.execute(
-            "SELECT path, key, id, stamp, path, content, text FROM items WHERE path >= ? AND path < ? AND root <> ?",
+            "SELECT i.path, r.kind, key, id, stamp, i.path, content, text FROM items i JOIN roots r USING (root)"
+            " WHERE i.path >= ? AND i.path < ? AND root <> ?",
             (folder + b"/", folder + b"0", other_than),
         )
-        return {row[0]: Known(*row[1:]) for row in rows}
+        return {row[0]: (row[1], Known(*row[2:])) for row in rows}
 
     def strays(self, content: bytes) -> list[Known]:
-        """Pictures of folders that have this content, by id: one of them may have been moved."""
+        """Pictures with this content, by id, of folders that are there: one of them may have been moved.
+
+        Where a folder itself is missing, its disk is more likely absent than every picture moved.
+        """
         rows = self.database.reader.execute(
-            "SELECT key, id, stamp, i.path, content, text FROM items i JOIN roots r USING (root)"
+            "SELECT r.path, key, id, stamp, i.path, content, text FROM items i JOIN roots r USING (root)"
             " WHERE content = ? AND r.kind = 'folder' ORDER BY id",
             (content,),
-        )
-        return [Known(*row) for row in rows]
+        ).fetchall()
+        return [Known(*row[1:]) for row in rows if os.path.isdir(row[0])]
 
     def id_taken(self, id: str) -> bool:
         """Whether an item has this id, uncommitted ones included. Inside a transaction."""
@@ -143,21 +148,31 @@ class Catalog:
     def picture_facts(self, content: bytes, spaces: Sequence[int]) -> PictureFacts | None:
         """What is known of a picture with this content that has vectors in all these spaces."""
         row = self.database.reader.execute(
-            "SELECT i.key, i.width, i.height, i.perceptual, i.metadata FROM items i WHERE i.content = ? AND ? ="
+            "SELECT i.key, i.width, i.height, i.perceptual, i.taken FROM items i WHERE i.content = ? AND ? ="
             " (SELECT count(DISTINCT v.space) FROM vectors v WHERE v.item = i.key"
             " AND v.space IN (SELECT value FROM json_each(?))) ORDER BY i.key LIMIT 1",
             (content, len(spaces), json.dumps(list(spaces))),
         ).fetchone()
-        return None if row is None else PictureFacts(row[0], row[1], row[2], row[3], json.loads(row[4]))
+        if row is None:
+            return None
+        rows: dict[int, list[int]] = {space: [] for space in spaces}
+        for space, number in self.database.reader.execute(
+            "SELECT space, row FROM vectors WHERE item = ? ORDER BY space, part", (row[0],)
+        ):
+            if space in rows:
+                rows[space].append(number)
+        return PictureFacts(row[1], row[2], row[3], row[4], rows)
 
     def put(self, item: NewItem, key: int | None = None) -> int:
         """Insert an item, or replace the one with this key (its vectors stay). Return the key."""
         db = self.database.writer
         metadata = metadata_json(item.metadata)
+        facts = item.facts
         values = {
             "id": item.id, "root": item.root, "entry": item.entry, "stamp": item.stamp,
-            "path": bytes_of(item.path), "content": item.content, "width": item.width, "height": item.height,
-            "perceptual": item.perceptual, "text": item.text, "metadata": metadata,
+            "path": bytes_of(item.path), "content": item.content, "text": item.text, "metadata": metadata,
+            "width": facts and facts.width, "height": facts and facts.height,
+            "perceptual": facts and facts.perceptual, "taken": facts and facts.taken,
         }  # fmt: skip
         if key is None:
             values["added"] = time.time()
@@ -167,9 +182,16 @@ class Catalog:
             pairs = ", ".join(f"{name} = ?" for name in values)
             db.execute(f"UPDATE items SET {pairs} WHERE key = ?", [*values.values(), key])
             db.execute("DELETE FROM facts WHERE item = ?", (key,))
-        facts = [(key, self._field(name), text, num) for name, text, num in facts_of(json.loads(metadata))]
-        db.executemany("INSERT INTO facts (item, field, text, num) VALUES (?, ?, ?, ?)", facts)
+        told = [(key, self._field(name), text, num) for name, text, num in facts_of(json.loads(metadata))]
+        db.executemany("INSERT INTO facts (item, field, text, num) VALUES (?, ?, ?, ?)", told)
         return key
+
+    def move_paths(self, old: bytes, new: bytes) -> None:
+        """Rename a folder in the paths of the items below it. Inside a transaction."""
+        self.database.writer.execute(
+            "UPDATE items SET path = CAST(? || substr(path, ?) AS BLOB) WHERE path >= ? AND path < ?",
+            (new, len(old) + 1, old + b"/", old + b"0"),
+        )
 
     def restamp(self, key: int, stamp: str) -> None:
         """Note that an entry was looked at again and is what it was."""

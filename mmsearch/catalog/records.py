@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,18 @@ from mmsearch.types import Item
 
 ITEM_COLUMNS = "i.key, i.id, i.path, i.text, i.metadata, i.content"
 """What ``item_of`` reads, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What was found out about a picture when it was first read: its size, hash and date."""
+
+    width: int
+    height: int
+    perceptual: bytes
+    taken: str | None
+    rows: Mapping[int, Sequence[int]]
+    """Its rows, by space. They stay valid until the store is tidied, whatever becomes of the item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +41,7 @@ class NewItem:
     text: str | None
     metadata: Mapping[str, Any]
     content: bytes | None = None
-    width: int | None = None
-    height: int | None = None
-    perceptual: bytes | None = None
+    facts: PictureFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +54,6 @@ class Known:
     path: bytes | None
     content: bytes | None
     text: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class PictureFacts:
-    """What was found out about a picture when it was first read."""
-
-    key: int
-    width: int
-    height: int
-    perceptual: bytes
-    metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +110,5 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
         raise InvalidInput(f"expected str as names of metadata, got {wrong[0]!r}")
     try:
         return json.dumps(dict(metadata), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"expected metadata that JSON can hold, got {dict(metadata)!r}: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"expected metadata that JSON can hold: {error}") from error

@@ -39,12 +39,12 @@ class RowBook:
             "DELETE FROM vectors WHERE space = ? AND item = ?", ((space, item) for item in items)
         )
 
-    def share(self, source: int, item: int, spaces: Sequence[int]) -> None:
-        """Give an item the same rows as another. Inside a transaction."""
-        self._database.writer.executemany(
-            "INSERT OR REPLACE INTO vectors (space, item, part, row)"
-            " SELECT space, ?, part, row FROM vectors WHERE space = ? AND item = ?",
-            ((item, space, source) for space in spaces),
+    def forget_others(self, item: int, spaces: Sequence[int], *, text: bool) -> None:
+        """Take from an item its rows of text spaces, or of picture spaces, other than these: they are out of date."""
+        self._database.writer.execute(
+            "DELETE FROM vectors WHERE item = ? AND space IN (SELECT space FROM spaces WHERE (field = 'text') = ?"
+            " AND space NOT IN (SELECT value FROM json_each(?)))",
+            (item, text, json.dumps(list(spaces))),
         )
 
     def committed(self, space: int, rows: int, crcs: Mapping[int, int]) -> None:
@@ -82,6 +82,21 @@ class RowBook:
         """The rows of a space that belong to somebody, ascending and distinct."""
         rows = self._database.reader.execute("SELECT DISTINCT row FROM vectors WHERE space = ? ORDER BY row", (space,))
         return _column(rows)
+
+    def any(self, space: int) -> bool:
+        """Whether any row of a space belongs to somebody."""
+        row = self._database.reader.execute("SELECT 1 FROM vectors WHERE space = ? LIMIT 1", (space,)).fetchone()
+        return row is not None
+
+    def in_use(self, space: int, rows: Keys) -> Keys:
+        """Those of these rows that belong to somebody, ascending and distinct."""
+        return _column(
+            self._database.reader.execute(
+                "SELECT DISTINCT row FROM vectors WHERE space = ?"
+                " AND row IN (SELECT value FROM json_each(?)) ORDER BY row",
+                (space, json.dumps(rows.tolist())),
+            )
+        )
 
     def count_live(self, space: int) -> int:
         """How many rows of a space belong to somebody."""

@@ -24,6 +24,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             width INTEGER,
             height INTEGER,
             perceptual BLOB,
+            taken TEXT,
             text TEXT,
             metadata TEXT NOT NULL,
             added REAL NOT NULL,
@@ -42,7 +43,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX facts_num ON facts (field, num, item) WHERE num IS NOT NULL",
         "CREATE INDEX facts_item ON facts (item)",
         """CREATE TABLE encoders (
-            encoder INTEGER PRIMARY KEY,
+            encoder INTEGER PRIMARY KEY AUTOINCREMENT,
             fingerprint TEXT NOT NULL UNIQUE,
             name TEXT NOT NULL,
             dim INTEGER NOT NULL,
@@ -84,6 +85,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
+def check_version(db: sqlite3.Connection, *, exactly: bool = False) -> int:
+    """The version of a catalog; ``exactly``: it must be ours, because nothing can be migrated.
+
+    Raises
+    ------
+    StoreError
+        If the catalog was written by a newer mmsearch, or has to be migrated and cannot be.
+    """
+    (done,) = db.execute("PRAGMA user_version").fetchone()
+    if done > len(MIGRATIONS):
+        raise StoreError(
+            f"this store was written by a newer mmsearch (its version is {done}, ours {len(MIGRATIONS)}): upgrade"
+        )
+    if exactly and done < len(MIGRATIONS):
+        raise StoreError("this store was written by an older mmsearch: open it once where it can be written")
+    return int(done)
+
+
 def migrate(db: sqlite3.Connection) -> None:
     """Bring a catalog to the newest version, each step in a transaction of its own.
 
@@ -92,17 +111,13 @@ def migrate(db: sqlite3.Connection) -> None:
     StoreError
         If the catalog was written by a newer mmsearch.
     """
-    (done,) = db.execute("PRAGMA user_version").fetchone()
-    if done > len(MIGRATIONS):
-        raise StoreError(
-            f"this store was written by a newer mmsearch (its version is {done}, ours {len(MIGRATIONS)}): upgrade"
-        )
-    for number, statements in enumerate(MIGRATIONS[done:], start=done + 1):
+    while check_version(db) < len(MIGRATIONS):
         db.execute("BEGIN IMMEDIATE")
         try:
-            for statement in statements:
+            done = check_version(db)  # another process may have been quicker
+            for statement in MIGRATIONS[done] if done < len(MIGRATIONS) else ():
                 db.execute(statement)
-            db.execute(f"PRAGMA user_version = {number}")
+            db.execute(f"PRAGMA user_version = {min(done + 1, len(MIGRATIONS))}")
         except BaseException:
             db.execute("ROLLBACK")
             raise

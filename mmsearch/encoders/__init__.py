@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.encoders.cache import choice, export_folder, remember_choice
+from mmsearch.encoders.cache import Choice, choice, export_folder, remember_choice
 from mmsearch.encoders.registry import MODELS, ModelCard, card_of
 from mmsearch.errors import InvalidInput, LicenceRefused, ModelBroken
 from mmsearch.places import default_cache
 
 if TYPE_CHECKING:
+    from mmsearch.encoders.onnx import OnnxEncoder
     from mmsearch.encoders.openclip import OpenClipEncoder
     from mmsearch.encoders.towers import TowerEncoder
 
@@ -95,35 +97,67 @@ def _exported_mini(card: ModelCard, cache: Path) -> TowerEncoder:
     from mmsearch.encoders.onnx import OnnxEncoder
 
     folder = export_folder(cache, mini_spec().fingerprint)
-    try:
-        return OnnxEncoder(folder)
-    except ModelBroken:
+
+    def remake() -> None:
         from mmsearch.encoders.export import export
 
-    encoder = _torch(card, "cpu", "fp32")
+        export(_torch(card, "cpu", "fp32"), folder)
+
+    with suppress(ModelBroken):
+        encoder = OnnxEncoder(folder, remake)
+        if encoder.spec == mini_spec():
+            return encoder
+    from mmsearch.encoders.export import export
+
+    original = _torch(card, "cpu", "fp32")
     try:
-        return export(encoder, folder)
-    except OSError:
-        return encoder
+        export(original, folder)
+        return OnnxEncoder(folder, remake)
+    except ModelBroken:
+        return original
 
 
 def _quickest(card: ModelCard, runtime: str, cache: Path) -> TowerEncoder:
-    """Any other model: what was measured before, else measure."""
+    """Any other model: what was found before, else export and measure."""
     from mmsearch.encoders.export import export, faster_export
-    from mmsearch.encoders.onnx import OnnxEncoder
 
     known = choice(cache, card.name)
-    if isinstance(known, Path):
-        try:
-            return OnnxEncoder(known)
-        except ModelBroken:
-            known = False
+    if known.export and (known.quicker or runtime == "onnx"):
+        with suppress(ModelBroken):
+            return _exported(card, known.export)
+        known = Choice()
     encoder = _torch(card, "cpu" if runtime == "onnx" else None, None)
-    folder = export_folder(cache, encoder.fingerprint)
+    folder = export_folder(cache, encoder.fingerprint, _label(card, encoder))
     if runtime == "onnx":
-        return export(encoder, folder)
-    if known is None or not encoder.exportable:
+        if not encoder.has_clip_tokenizer:
+            raise InvalidInput(
+                f"{card.name!r} cannot run through ONNX Runtime, since its tokenizer needs torch: use runtime='auto'"
+            )
+        exported = export(encoder, folder)
+        remember_choice(cache, card.name, Choice(folder, known.quicker))
+        return exported
+    if known.quicker is False or not encoder.exportable:
         return encoder
     faster = faster_export(encoder, folder)
-    remember_choice(cache, card.name, faster.folder if faster else None)
+    remember_choice(cache, card.name, Choice(folder if faster else known.export, faster is not None))
     return faster or encoder
+
+
+def _exported(card: ModelCard, folder: Path) -> OnnxEncoder:
+    """The export that was remembered for a name.
+
+    Raises
+    ------
+    ModelBroken
+        If it is not what the folder is named after, so that its facts were changed, or its terms have.
+    """
+    from mmsearch.encoders.onnx import OnnxEncoder
+
+    encoder = OnnxEncoder(folder)
+    if export_folder(folder.parent.parent, encoder.fingerprint, _label(card, encoder)) != folder:
+        raise ModelBroken(f"the exported encoder in {folder} is not the one of {card.name!r}: delete the folder")
+    return encoder
+
+
+def _label(card: ModelCard, encoder: TowerEncoder) -> str:
+    return f" {card.name} {card.licence} {encoder.spec.cells}"

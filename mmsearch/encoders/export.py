@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
-import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmsearch.encoders.onnx import CARD, CELL_TOWER, IMAGE_TOWER, TEXT_TOWER, TOKENIZER, OnnxEncoder, file_digest
 from mmsearch.encoders.openclip import OpenClipEncoder
+from mmsearch.encoders.spec import PROBE_TEXTS
 from mmsearch.encoders.tokenizer import write_tokenizer
-from mmsearch.errors import MMSearchError, ModelBroken
+from mmsearch.errors import ModelBroken
 
 if TYPE_CHECKING:
     import torch
 
 LEAST_COSINE = 0.999
+TEXTS = ("", "a cat", "two red bicycles lean on the wall of a bakery " * 12)
+"""Compared besides the probe texts: the shortest, a short one, and one that fills any context."""
 OPSET = 17
 """The oldest operator set that has LayerNormalization, so that every ONNX Runtime we accept reads it."""
 
@@ -29,42 +35,74 @@ OPSET = 17
 def export(encoder: OpenClipEncoder, folder: Path) -> OnnxEncoder:
     """Write both towers, the tokenizer and the check vectors into ``folder``, all or nothing.
 
+    A sound export that is there already is taken as it is, a damaged one is replaced.
+
     Raises
     ------
     ModelBroken
-        If the exported towers' vectors are not the original's (cosine below 0.999).
+        If the model cannot be exported, the export cannot be written, or the exported towers' vectors are not the
+        original's (cosine below 0.999).
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
-    try:
-        _write_towers(encoder, draft)
-        write_tokenizer(draft / TOKENIZER)
-        _write_card(encoder, draft)
-        _compare(encoder, OnnxEncoder(draft))
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            os.replace(draft, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process has just finished the same export
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return OnnxEncoder(folder)
+    return _sound(encoder, folder) or _made(encoder, folder)
 
 
 def faster_export(encoder: OpenClipEncoder, folder: Path) -> OnnxEncoder | None:
-    """Export, and return the export if it is quicker for pictures on this CPU than torch; else remove it.
+    """Export, and return the export if it is quicker for pictures on this CPU than torch; else remove what was made.
 
     A model that cannot be exported, or not faithfully, gives None.
     """
+    found = _sound(encoder, folder)
     try:
-        exported = export(encoder, folder)
-    except (MMSearchError, RuntimeError, OSError, ValueError):
+        exported = found or _made(encoder, folder)
+        if _pictures_a_second(exported) >= _pictures_a_second(encoder):
+            return exported
+    except Exception:  # ONNX Runtime's errors have no class of their own, and torch answers in any case
         return None
-    if _pictures_a_second(exported) >= _pictures_a_second(encoder):
-        return exported
-    shutil.rmtree(folder, ignore_errors=True)
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+def _sound(encoder: OpenClipEncoder, folder: Path) -> OnnxEncoder | None:
+    """The export in a folder if it is whole and this encoder's."""
+    try:
+        found = OnnxEncoder(folder)
+        found.verify()
+    except ModelBroken:
+        return None
+    return found if found.spec == encoder.spec else None
+
+
+def _made(encoder: OpenClipEncoder, folder: Path) -> OnnxEncoder:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".draft-", ignore_cleanup_errors=True) as scratch:
+            draft = Path(scratch) / "export"
+            draft.mkdir()
+            _write_towers(encoder, draft)
+            write_tokenizer(draft / TOKENIZER)
+            _write_card(encoder, draft)
+            _compare(encoder, OnnxEncoder(draft))
+            _put(encoder, draft, folder)
+    except ModelBroken:
+        raise
+    except Exception as error:  # of torch, ONNX Runtime, tokenizers and the disk, many of no class of their own
+        raise ModelBroken(
+            f"{encoder.name!r} cannot be exported to ONNX ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
+            "use runtime='torch', or, if it is the disk, make room or set MMSEARCH_CACHE to another folder"
+        ) from error
+    return OnnxEncoder(folder)
+
+
+def _put(encoder: OpenClipEncoder, draft: Path, folder: Path) -> None:
+    """Move a finished export to its place; what is there gives way only if it is damaged."""
+    try:
+        os.replace(draft, folder)
+    except OSError:
+        if _sound(encoder, folder):  # another process has just finished the same export
+            return
+        os.replace(folder, draft.with_name("damaged"))  # and away with the scratch folder
+        os.replace(draft, folder)
 
 
 def _write_towers(encoder: OpenClipEncoder, folder: Path) -> None:
@@ -108,8 +146,7 @@ def _export(tower: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
     import torch
 
     tower.eval()  # the exporter puts modules back into the mode that it found them in
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
+    with _quiet(), _no_fused_attention(), torch.inference_mode():
         torch.onnx.export(
             tower,
             (example,),
@@ -120,6 +157,28 @@ def _export(tower: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
             opset_version=OPSET,
             dynamo=False,  # the other exporter needs packages that we do not
         )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its report of a failure; the error that it raises says the same."""
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _no_fused_attention() -> Iterator[None]:
+    """Outside of training torch fuses attention into one operator, which ONNX does not have."""
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _write_card(encoder: OpenClipEncoder, folder: Path) -> None:
@@ -137,7 +196,10 @@ def _write_card(encoder: OpenClipEncoder, folder: Path) -> None:
 
 def _compare(original: OpenClipEncoder, exported: OnnxEncoder) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, *original.spec.preprocess.size, 3), dtype=np.uint8)
-    cosine = float((original.run_images(noise) * exported.run_images(noise)).sum(axis=1).min())
+    images = (original.run_images(noise) * exported.run_images(noise)).sum(axis=1)
+    ids = original.tokenize([*PROBE_TEXTS, *TEXTS])
+    texts = (original.run_texts(ids) * exported.run_texts(ids)).sum(axis=1)
+    cosine = min(float(images.min()), float(texts.min()))
     if original.n_cells:
         cells = (original.run_cells(noise) * exported.run_cells(noise)).sum(axis=2)
         cosine = min(cosine, float(cells.min()))

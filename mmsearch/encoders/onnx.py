@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,23 @@ from mmsearch.types import Cells, Pixels, Vectors
 
 CARD = "export.json"
 TEXT_TOWER, IMAGE_TOWER, CELL_TOWER, TOKENIZER = "text.onnx", "image.onnx", "cells.onnx", "tokenizer.json"
+_TOWERS = (TEXT_TOWER, IMAGE_TOWER, CELL_TOWER)
+
+Opened = TypeVar("Opened")
 
 
 class OnnxEncoder(TowerEncoder):
     """An ``Encoder`` over an export made by ``mmsearch.encoders.export``; each tower loads when first used.
 
-    Its vectors do not depend on the batch size or the number of threads, bit for bit.
+    Each file's SHA-256 is checked before the first use of what it holds: one flipped byte may change the vectors of a
+    few words only, which no check vector shows. Vectors do not depend on the batch size or the number of threads,
+    bit for bit.
+
+    Parameters
+    ----------
+    remake
+        Makes the export again in the same folder. It is called, once, when a file proves damaged or lost after the
+        start; without it that raises.
 
     Raises
     ------
@@ -33,39 +45,76 @@ class OnnxEncoder(TowerEncoder):
         If the export is damaged, at once or when a tower is first used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, remake: Callable[[], object] | None = None) -> None:
         self.folder = folder
-        try:
-            self.card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
-            spec = EncoderSpec.from_json(self.card["spec"])
-            cut = [name for name, size in self.card["sizes"].items() if (folder / name).stat().st_size != size]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelBroken(f"the exported encoder in {folder} cannot be read: {error}") from error
-        if cut:
-            raise ModelBroken(f"the exported encoder in {folder} is damaged: {', '.join(cut)} has another size")
+        self.card, spec = _read_card(folder)
+        self._remake = remake
         super().__init__(spec, runtime="onnxruntime cpu fp32")
 
     @cached_property
     def _tokenizer(self) -> ClipTokenizer:
-        return ClipTokenizer(self.folder / TOKENIZER, self.spec.context)
+        return self._open(TOKENIZER, lambda file: ClipTokenizer(file, self.spec.context))
 
     @cached_property
     def _text_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
-        session = open_session(self.folder / TEXT_TOWER)
-        vectors = _run(session, self.tokenize(PROBE_TEXTS))
-        check_tower(self.name, "text", vectors, np.asarray(self.card["check_texts"], dtype=np.float32))
+        session = self._open(TEXT_TOWER, open_session)
+        self._check("text", _run(session, self.tokenize(PROBE_TEXTS)))
         return session
 
     @cached_property
     def _image_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
-        session = open_session(self.folder / IMAGE_TOWER)
-        vectors = _run(session, probe_pixels(*self.spec.preprocess.size)[None])
-        check_tower(self.name, "image", vectors, np.asarray(self.card["check_images"], dtype=np.float32))
+        session = self._open(IMAGE_TOWER, open_session)
+        self._check("image", _run(session, probe_pixels(*self.spec.preprocess.size)[None]))
         return session
 
     @cached_property
     def _cell_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
-        return open_session(self.folder / CELL_TOWER)
+        return self._open(CELL_TOWER, open_session)
+
+    def verify(self) -> None:
+        """Check every file's SHA-256.
+
+        Raises
+        ------
+        ModelBroken
+            If one does not hold.
+        """
+        for name in self.card["sha256"]:
+            self._verify(name)
+
+    def _open(self, name: str, reader: Callable[[Path], Opened]) -> Opened:
+        """Open a file of the export that is what it was when written; where need be after making all again."""
+        try:
+            return self._open_checked(name, reader)
+        except ModelBroken:
+            if self._remake is None:
+                raise
+            self._remake, remake = None, self._remake
+        remake()
+        self.card, _ = _read_card(self.folder)
+        return self._open_checked(name, reader)
+
+    def _open_checked(self, name: str, reader: Callable[[Path], Opened]) -> Opened:
+        # Both the checksum and the reading let other threads run, so that together they take as long as one of them.
+        with ThreadPoolExecutor(1) as pool:
+            sound = pool.submit(self._verify, name)
+            opened = reader(self.folder / name)
+            sound.result()
+        return opened
+
+    def _verify(self, name: str) -> None:
+        # A model too large for one file lies in further ones, which any tower may need.
+        further = [other for other in self.card["sha256"] if other not in (*_TOWERS, TOKENIZER)]
+        for file in {name, *further}:
+            try:
+                sound = file_digest(self.folder / file) == self.card["sha256"].get(file)
+            except OSError as error:
+                raise ModelBroken(f"{self.folder / file} cannot be read: {error}; {_advice(self.folder)}") from error
+            if not sound:
+                raise ModelBroken(f"{self.folder / file} is damaged; {_advice(self.folder)}")
+
+    def _check(self, tower: str, vectors: Vectors) -> None:
+        check_tower(self.name, tower, vectors, np.asarray(self.card[f"check_{tower}s"], dtype=np.float32))
 
     def tokenize(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Texts to token ids, (n, context) int64."""
@@ -88,6 +137,25 @@ class OnnxEncoder(TowerEncoder):
         return _run(self._cell_session, pixels)
 
 
+def _read_card(folder: Path) -> tuple[dict[str, Any], EncoderSpec]:
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
+        spec = EncoderSpec.from_json(card["spec"])
+        cut = [name for name, size in card["sizes"].items() if (folder / name).stat().st_size != size]
+        lacking = {"sha256", "check_texts", "check_images"} - set(card)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelBroken(f"the exported encoder in {folder} cannot be read: {error}; {_advice(folder)}") from error
+    if cut or lacking:
+        raise ModelBroken(
+            f"the exported encoder in {folder} is damaged: {', '.join(cut) or CARD} is not as it was; {_advice(folder)}"
+        )
+    return card, spec
+
+
+def _advice(folder: Path) -> str:
+    return f"delete the folder {folder}, and it is made again at the next start"
+
+
 def open_session(file: Path) -> Any:  # noqa: ANN401 onnxruntime has no types
     """Open an exported tower for the CPU.
 
@@ -105,7 +173,7 @@ def open_session(file: Path) -> Any:  # noqa: ANN401 onnxruntime has no types
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelBroken(f"the exported tower {file} cannot be loaded: {error}") from error
+        raise ModelBroken(f"the exported tower {file} cannot be loaded: {error}; {_advice(file.parent)}") from error
 
 
 def file_digest(file: Path) -> str:

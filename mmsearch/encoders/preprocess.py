@@ -61,29 +61,31 @@ class Preprocess:
         image = image if image.mode == "RGB" else image.convert("RGB")
         match self.resize_mode:
             case "squash":
-                fitted = self._resize(image, *self.size)
+                fitted = self._resize(image, *self.size, self.interpolation)
             case "longest":
                 fitted = self._pad(image)
             case _:
                 fitted = self._crop(image)
         return np.asarray(fitted, dtype=np.uint8)
 
-    def _resize(self, image: Image.Image, height: int, width: int) -> Image.Image:
+    def _resize(self, image: Image.Image, height: int, width: int, interpolation: str) -> Image.Image:
         from PIL import Image
 
         methods = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
-        method = methods.get(self.interpolation, Image.Resampling.BICUBIC)
+        method = methods.get(interpolation, Image.Resampling.BICUBIC)
         return image if image.size == (width, height) else image.resize((width, height), method)
 
     def _crop(self, image: Image.Image) -> Image.Image:
         height, width = self.size
+        # open_clip takes its configured interpolation for a square only, and bicubic for any other shape.
+        interpolation = self.interpolation if height == width else "bicubic"
         if height == width:  # as torchvision's Resize(int): the longer side is rounded down
             short = min(image.size)
             new_width, new_height = (int(height * side / short) for side in image.size)
         else:
             scale = max(height / image.height, width / image.width)
             new_width, new_height = round(image.width * scale), round(image.height * scale)
-        image = self._resize(image, new_height, new_width)
+        image = self._resize(image, new_height, new_width, interpolation)
         left, top = round((new_width - width) / 2.0), round((new_height - height) / 2.0)
         return image.crop((left, top, left + width, top + height))
 
@@ -92,7 +94,8 @@ class Preprocess:
 
         height, width = self.size
         scale = min(height / image.height, width / image.width)
-        fitted = self._resize(image, max(1, round(image.height * scale)), max(1, round(image.width * scale)))
+        new_height, new_width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+        fitted = self._resize(image, new_height, new_width, self.interpolation)
         canvas = Image.new("RGB", (width, height), (self.fill_color,) * 3)
         canvas.paste(fitted, ((width - fitted.width) // 2, (height - fitted.height) // 2))
         return canvas

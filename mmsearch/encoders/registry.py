@@ -68,14 +68,21 @@ MODELS: dict[str, ModelCard] = {
     )
 }
 
-RESEARCH_ONLY_FAMILIES = ("MobileCLIP",)
-"""Families whose every weight is for research only, listed above or not."""
+RESEARCH_ONLY_FAMILIES = ("mobileclip",)
+"""Families whose every weight is for research only, listed above or not, wherever it lies; in lower case."""
 
 
 def card_of(name: str) -> ModelCard:
     """The card of an encoder; one that is not listed gets a card that says so."""
     if name in MODELS:
         return MODELS[name]
-    research = name.startswith(RESEARCH_ONLY_FAMILIES)
+    research = _model_of(name).lower().startswith(RESEARCH_ONLY_FAMILIES)
     licence = "Apple research only" if research else "not known to mmsearch: see the model's own page"
     return ModelCard(name, licence, "not among the recommended encoders", 0.0, research_only=research)
+
+
+def _model_of(name: str) -> str:
+    """The architecture in a name: before the tag, or the last part of a repository's or a folder's name."""
+    if name.startswith(("hf-hub:", "local-dir:")):
+        return name.rstrip("/\\").replace("\\", "/").partition(":")[2].rpartition("/")[2]
+    return name.partition("/")[0]

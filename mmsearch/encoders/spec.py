@@ -34,14 +34,19 @@ class EncoderSpec:
     tokenizer: str
     preprocess: Preprocess
     activation: str = "gelu"
+    architecture: str = ""
+    """Digest of what the weights do not show: heads, activations, pooling."""
     cells: tuple[int, int] = (0, 0)
     """Cells of a picture and numbers a cell, for late interaction; none for most models."""
 
     @property
     def fingerprint(self) -> str:
-        """Which space: equal fingerprints may share a store. The name is no part of it, nor the runtime."""
-        shape = json.dumps([asdict(self.preprocess), self.activation], sort_keys=True)
-        return f"dim={self.dim} weights={self.weights} preprocess={digest(shape)} tokenizer={self.tokenizer}"
+        """Which space: equal fingerprints may share a store. The name is no part of it, nor the runtime.
+
+        Nor are the cells: their head changes no vector of a text or a picture.
+        """
+        shape = digest(json.dumps([asdict(self.preprocess), self.activation, self.architecture], sort_keys=True))
+        return f"dim={self.dim} weights={self.weights} preprocess={shape} tokenizer={self.tokenizer}"
 
     def to_json(self) -> dict[str, Any]:
         """A dict that ``from_json`` reads back."""

@@ -6,18 +6,22 @@ import gzip
 import html
 import importlib.util
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.errors import InvalidInput, ModelUnavailable
+from mmsearch.encoders.splitting import split
+from mmsearch.errors import InvalidInput, ModelBroken, ModelUnavailable
 
 START, END = "<start_of_text>", "<end_of_text>"
 MAX_WORD = 100
 """Letters of one word that are read; longer runs are cut into words of this length, so that no text is slow."""
 
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# Case folding reads U+017F as an s, and U+0345 as a letter: its capital is one.
+_WORDS = "'[s\u017f]|'t|'re|'ve|'m|'ll|'d|[\\p{L}\u0345]+|[\\p{N}]|[^\\s\\p{L}\\p{N}\u0345]+"
 _N_MERGES = 49152 - 256 - 2
 
 
@@ -25,14 +29,26 @@ class ClipTokenizer:
     """Texts to (n, context) int64 token ids, padded with 0, as the CLIP text towers want them.
 
     Special tokens written out inside a text are read as ordinary letters: nobody can end a text early.
+
+    Parameters
+    ----------
+    file
+        What ``write_tokenizer`` wrote; None builds the same from open_clip's vocabulary.
+    context
+        Token ids a row, the start and the end token among them.
+
+    Raises
+    ------
+    ModelBroken
+        If the file cannot be read as such a tokenizer.
+    ModelUnavailable
+        If there is no file and no vocabulary either.
     """
 
-    def __init__(self, file: Path, context: int) -> None:
-        from tokenizers import Tokenizer
-
+    def __init__(self, file: Path | None, context: int) -> None:
         self.context = context
-        self._backend = Tokenizer.from_file(str(file))
-        self._start, self._end = (int(self._backend.token_to_id(token) or 0) for token in (START, END))
+        self._backend = _built() if file is None else _read(file)
+        self._start, self._end = (int(self._backend.token_to_id(token)) for token in (START, END))
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Tokenize; what exceeds the context is cut off, the last token is always the end token."""
@@ -44,40 +60,28 @@ class ClipTokenizer:
         return ids
 
     def split(self, text: str) -> list[str]:
-        """Pieces of a text that each fit the context, cut between words, each overlapping the last by a quarter.
-
-        The overlap keeps a phrase that straddles a cut whole in one of the pieces.
-        """
-        text = clean(text)
-        offsets = self._backend.encode(text, add_special_tokens=False).offsets
+        """Pieces of a text that each fit the context, in order and overlapping; the text itself if it fits."""
         room = self.context - 2
-        if len(offsets) <= room:
-            return [text]
-        starts = [i for i in range(len(offsets)) if _starts_word(text, offsets[i][0])] or [0]
-        pieces, first = [], 0
-        while True:
-            last = min(first + room, len(offsets))
-            if last < len(offsets):
-                last = max((s for s in starts if first < s <= last), default=last)
-            pieces.append(text[offsets[first][0] : offsets[last - 1][1]])
-            if last == len(offsets):
-                return pieces
-            first = max((s for s in starts if first < s <= max(last - room // 4, first + 1)), default=last)
+        return [text] if self._count(text) <= room else split(clean(text), self._count, room)
 
-
-def _starts_word(text: str, position: int) -> bool:
-    return position == 0 or text[position - 1].isspace()
+    def _count(self, text: str) -> int:
+        # Cleaned even where it is cleaned already: that can change a text once more, and the encoder does it too.
+        return len(self._backend.encode(clean(text), add_special_tokens=False).ids)
 
 
 def clean(text: str) -> str:
     """Mend broken Unicode, resolve HTML entities, fold white space and case, cut endless words (CLIP's "lower")."""
     import ftfy
 
-    text = html.unescape(html.unescape(ftfy.fix_text(text.encode("utf-8", "replace").decode("utf-8"))))
+    return fold_spaces(html.unescape(html.unescape(ftfy.fix_text(text)))).lower()
+
+
+def fold_spaces(text: str) -> str:
+    """Make every run of white space one space, and cut words of more than ``MAX_WORD`` letters."""
     words = text.split()
     if any(len(word) > MAX_WORD for word in words):
         words = [word[i : i + MAX_WORD] for word in words for i in range(0, len(word), MAX_WORD)]
-    return " ".join(words).lower()
+    return " ".join(words)
 
 
 def check_text(text: object) -> str:
@@ -94,13 +98,32 @@ def check_text(text: object) -> str:
 
 
 def write_tokenizer(file: Path) -> None:
-    """Build the tokenizer from the vocabulary that open_clip ships, without importing open_clip.
+    """Write the tokenizer that is built from the vocabulary that open_clip ships, without importing open_clip.
 
     Raises
     ------
     ModelUnavailable
         If open_clip or its vocabulary is not installed.
     """
+    _built().save(str(file), pretty=False)
+
+
+def _read(file: Path) -> Any:  # noqa: ANN401 tokenizers has no types
+    from tokenizers import Tokenizer
+
+    try:
+        backend = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more specific
+        raise ModelBroken(
+            f"the tokenizer {file} cannot be read ({error}): delete its folder, so it is made again"
+        ) from error
+    if None in (backend.token_to_id(START), backend.token_to_id(END)):
+        raise ModelBroken(f"the tokenizer {file} lacks {START} or {END}: delete its folder, so it is made again")
+    return backend
+
+
+@cache
+def _built() -> Any:  # noqa: ANN401 tokenizers has no types
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     merges = _merges()
@@ -114,7 +137,7 @@ def write_tokenizer(file: Path) -> None:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.save(str(file), pretty=False)
+    return tokenizer
 
 
 def _merges() -> list[tuple[str, str]]:

@@ -17,11 +17,17 @@ from mmsearch.types import Cells, Picture, Pixels, Vectors
 Input = TypeVar("Input", NDArray[np.int64], Pixels)
 
 CHECK_COSINE = 0.999
-"""Least cosine of a check vector to its reference; runtimes and devices differ by less than this."""
+"""Least cosine of a check vector to its reference; runtimes, devices and fp16 differ by less than this."""
+
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "failed to allocate", "bad allocation", "bad_alloc")
+"""What CUDA and MPS, torch on the CPU, ONNX Runtime and C++ say."""
 
 
 class TowerEncoder(ABC):
-    """An ``Encoder`` over a text tower and an image tower that a subclass runs."""
+    """An ``Encoder`` over a text tower and an image tower that a subclass runs.
+
+    ``batch_size`` pictures, or four times as many texts, are run at once where memory allows it.
+    """
 
     batch_size = 8
 
@@ -34,17 +40,27 @@ class TowerEncoder(ABC):
         self.runtime = runtime
         self.image_size = max(spec.preprocess.size)
         self.n_cells, self.cell_dim = spec.cells
+        self._fitting: dict[str, int] = {}  # by tower: the largest batch that memory was found to hold
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Texts to unit rows, (n, dim) float32; what exceeds the context is cut off."""
+        """Texts to unit rows, (n, dim) float32; what exceeds the context is cut off.
+
+        Raises
+        ------
+        InvalidInput
+            For one str in place of a sequence, and for what is no str.
+        """
+        if isinstance(texts, str):  # a sequence of str too, of its letters
+            raise InvalidInput(f"expected a list of texts, got one str: put it into a list, [{texts[:40]!r}]")
         ids = self.tokenize([check_text(text) for text in texts])
-        return self._in_batches(self.run_texts, ids, self.batch_size * 4)
+        return self._in_batches("text", self.run_texts, ids, self.batch_size * 4)
 
     def encode_images(self, images: Sequence[Picture]) -> Vectors:
         """Pictures, or the pixels that ``prepare`` made of them, to unit rows, (n, dim) float32."""
-        if not images:
+        if len(images) == 0:
             return np.zeros((0, self.dim), dtype=np.float32)
-        return self._in_batches(self.run_images, np.stack([self.prepare(image) for image in images]), self.batch_size)
+        pixels = np.stack([self.prepare(image) for image in images])
+        return self._in_batches("image", self.run_images, pixels, self.batch_size)
 
     def encode_cells(self, images: Sequence[Picture]) -> Cells:
         """Pictures to unit rows per cell, (n, n_cells, cell_dim) float32, row by row from the top left.
@@ -56,8 +72,10 @@ class TowerEncoder(ABC):
         """
         if not self.n_cells:
             raise InvalidInput(f"the encoder {self.name!r} has no cells")
+        if len(images) == 0:
+            return np.zeros((0, self.n_cells, self.cell_dim), dtype=np.float32)
         pixels = np.stack([self.prepare(image) for image in images])
-        return self._in_batches(self.run_cells, pixels, self.batch_size)
+        return self._in_batches("cell", self.run_cells, pixels, self.batch_size)
 
     def prepare(self, image: Picture) -> Pixels:
         """Resize and crop to what the image tower reads, (height, width, 3) uint8."""
@@ -88,9 +106,10 @@ class TowerEncoder(ABC):
         pixels = probe_pixels(*self.spec.preprocess.size)
         return self.run_texts(self.tokenize(PROBE_TEXTS)), self.run_images(pixels[None])
 
-    def _in_batches(self, run: Callable[[Input], Vectors], rows: Input, size: int) -> Vectors:
-        """Run batch by batch; a batch that does not fit into memory is halved, and the smaller size is kept."""
+    def _in_batches(self, tower: str, run: Callable[[Input], Vectors], rows: Input, size: int) -> Vectors:
+        """Run batch by batch; one that does not fit into memory is halved, and the tower keeps the smaller size."""
         parts, first = [], 0
+        size = min(size, self._fitting.get(tower, size))
         while first < len(rows):
             try:
                 parts.append(run(rows[first : first + size]))
@@ -98,25 +117,27 @@ class TowerEncoder(ABC):
             except Exception as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
-                size = self.batch_size = max(1, size // 2)
+                size = self._fitting[tower] = max(1, size // 2)
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of NumPy, torch or ONNX Runtime says that memory ran out."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "failed to allocate" in text
+    return isinstance(error, MemoryError) or any(phrase in text for phrase in _OUT_OF_MEMORY)
 
 
-def check_tower(name: str, tower: str, vectors: Vectors, reference: Vectors | None) -> None:
-    """See that a tower gives finite unit rows that differ, and the reference's where there is one.
+def check_tower(
+    name: str, tower: str, vectors: Vectors, reference: Vectors | None, least: float = CHECK_COSINE
+) -> None:
+    """See that a tower gives finite unit rows that differ, and the reference's (cosine ``least``) where there is one.
 
     Raises
     ------
     ModelBroken
         Otherwise, naming what is wrong and what to do.
     """
-    fault = _fault(vectors, reference)
+    fault = _fault(vectors, reference, least)
     if fault:
         raise ModelBroken(
             f"the {tower} tower of {name!r} {fault}: its weights or its cached export are damaged; "
@@ -124,7 +145,7 @@ def check_tower(name: str, tower: str, vectors: Vectors, reference: Vectors | No
         )
 
 
-def _fault(vectors: Vectors, reference: Vectors | None) -> str | None:
+def _fault(vectors: Vectors, reference: Vectors | None, least: float) -> str | None:
     if not np.isfinite(vectors).all():
         return "gives NaN or infinity"
     if np.abs(np.linalg.norm(vectors, axis=1) - 1.0).max() > 1e-2:
@@ -133,6 +154,6 @@ def _fault(vectors: Vectors, reference: Vectors | None) -> str | None:
         return "gives the same vector for different inputs"
     if reference is not None:
         cosine = float((vectors * reference).sum(axis=1).min())
-        if cosine < CHECK_COSINE:
-            return f"answers differently from when it was stored (cosine {cosine:.4f}, expected {CHECK_COSINE})"
+        if cosine < least:
+            return f"answers differently from when it was stored (cosine {cosine:.4f}, expected {least})"
     return None
