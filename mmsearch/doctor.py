@@ -40,30 +40,25 @@ def examine(store: Path | None) -> Iterator[Finding]:
         yield Finding(NOTE, "store", f"there is none at {store}", "make one with `mmsearch index FOLDER`")
         return
     try:
-        opened = Store(store, create=False)
+        opened = Store(store, create=False, follow_move=False)
     except MMSearchError as error:
         yield Finding(BAD, "store", str(error), "see the message")
         return
     try:
         for subject, check in _STORE_CHECKS.items():
-            yield from _settled(opened, subject, partial(check, opened))
+            yield from _settled(subject, partial(check, opened))
     finally:
         opened.close()
 
 
-def _settled(store: Store, subject: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def _settled(subject: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     """A check's findings about one state of the store: what is wrong only because somebody is writing is not told."""
     findings: list[Finding] = []
     for _ in range(_ATTEMPTS):
-        findings = list(_guard(subject, partial(_in_snapshot, store, check)))
+        findings = list(_guard(subject, check))
         if all(finding.level != BAD for finding in findings):
             break
     return findings
-
-
-def _in_snapshot(store: Store, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    with store.catalog.snapshot():
-        yield from check()
 
 
 def _guard(subject: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -99,6 +94,20 @@ def _check_cache() -> Iterator[Finding]:
             )
 
 
+Check = Callable[[Store], Iterator[Finding]]
+
+
+def _of_one_state(check: Check) -> Check:
+    """The check, looking at one state of the catalog throughout, whatever is written meanwhile."""
+
+    def checked(store: Store) -> Iterator[Finding]:
+        with store.catalog.snapshot():
+            yield from check(store)
+
+    return checked
+
+
+@_of_one_state
 def _check_catalog(store: Store) -> Iterator[Finding]:
     db = store.catalog.database.reader
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
@@ -108,6 +117,7 @@ def _check_catalog(store: Store) -> Iterator[Finding]:
         yield Finding(BAD, "catalog", "it names items that are not there", "restore it from a backup, or index again")
 
 
+@_of_one_state
 def _check_vectors(store: Store) -> Iterator[Finding]:
     advice = "restore the file from a backup, or encode anew: `mmsearch reindex --encoder NAME`"
     for record in store.catalog.spaces():
@@ -123,6 +133,7 @@ def _check_vectors(store: Store) -> Iterator[Finding]:
             yield Finding(BAD, "vectors", f"{record.file}: {beyond} items point behind its end", advice)
 
 
+@_of_one_state
 def _check_items(store: Store) -> Iterator[Finding]:
     encoder = store.encoder()
     for record in store.catalog.spaces(encoder.encoder) if encoder else ():
@@ -148,6 +159,7 @@ def _places(store: Store) -> Iterator[Path]:
                 yield place
 
 
+@_of_one_state
 def _check_index(store: Store) -> Iterator[Finding]:
     for field, space in store.view().spaces.items():
         if field in FIELDS and space.needs_graph and space.graph() is None:
@@ -161,6 +173,7 @@ def _check_index(store: Store) -> Iterator[Finding]:
                 yield Finding(NOTE, "index", message, "build it anew: Engine.rebuild()")
 
 
+@_of_one_state
 def _check_failures(store: Store) -> Iterator[Finding]:
     failures = list(store.catalog.failures().values())
     if failures:
@@ -173,7 +186,7 @@ def _check_failures(store: Store) -> Iterator[Finding]:
             yield Finding(NOTE, "folders", f"{root} is not there", "connect its disk; its items stay until then")
 
 
-_STORE_CHECKS: dict[str, Callable[[Store], Iterator[Finding]]] = {
+_STORE_CHECKS: dict[str, Check] = {
     "catalog": _check_catalog,
     "vectors": _check_vectors,
     "items": _check_items,

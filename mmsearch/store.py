@@ -63,7 +63,7 @@ class Store:
         If the catalog is damaged, or gone from a store that has vectors.
     """
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
+    def __init__(self, path: Path, *, create: bool = True, follow_move: bool = True) -> None:
         self.path = path
         self._prepare(create)
         self.catalog = Catalog(path)
@@ -72,7 +72,7 @@ class Store:
             raise StoreDamaged(f"the store {path} has vectors but its {FILE} is empty: restore that file from a backup")
         self.book = RowBook(self.catalog)
         self.lock = WriterLock(path)
-        if not self.catalog.database.read_only:
+        if follow_move and not self.catalog.database.read_only:
             self._follow_move()
         self._view: View | None = None
         self._view_lock = threading.Lock()

@@ -169,7 +169,7 @@ def kill_at(step: int) -> None:
             owner = getattr(function, "__self__", None)
             kind = (
                 "posix" if getattr(owner, "__name__", "") == "posix"
-                else "sqlite" if isinstance(owner, sqlite3.Connection)
+                else "sqlite" if isinstance(owner, sqlite3.Connection | sqlite3.Cursor)
                 else "file" if isinstance(owner, io.IOBase)
                 else ""
             )  # fmt: skip

@@ -255,12 +255,13 @@ class Catalog:
     def add_encoder(self, fingerprint: str, name: str, dim: int, licence: str, runtime: str) -> int:
         """The number of an encoder, made if it is new. Inside a transaction."""
         db = self.database.writer
-        db.execute(
-            "INSERT INTO encoders (fingerprint, name, dim, licence, runtime) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (fingerprint) DO UPDATE SET runtime = excluded.runtime",
-            (fingerprint, name, dim, licence, runtime),
-        )
-        return int(db.execute("SELECT encoder FROM encoders WHERE fingerprint = ?", (fingerprint,)).fetchone()[0])
+        row = db.execute("SELECT encoder FROM encoders WHERE fingerprint = ?", (fingerprint,)).fetchone()
+        if row is not None:
+            db.execute("UPDATE encoders SET runtime = ? WHERE encoder = ?", (runtime, row[0]))
+            return int(row[0])
+        values = (fingerprint, name, dim, licence, runtime)
+        sql = "INSERT INTO encoders (fingerprint, name, dim, licence, runtime) VALUES (?, ?, ?, ?, ?)"
+        return int(db.execute(sql, values).lastrowid or 0)
 
     def spaces(self, encoder: int | None = None) -> list[SpaceRecord]:
         """The spaces of an encoder, or of all."""
