@@ -11,10 +11,9 @@ def show(folder: Path, store: Path | None) -> None:
     from mmsearch.cli.output import out, print_report, progress
     from mmsearch.engine import Engine
     from mmsearch.gallery import PICTURE_QUERIES, TEXT_QUERIES, gallery_folder
-    from mmsearch.places import default_cache
     from mmsearch.sheet import Section, write_sheet
 
-    place = store or default_cache() / "demo-store"
+    place = store or folder / "store"
     with Engine.open(place) as engine:
         out.print(f"Indexing the gallery with the embedded model into {place}", soft_wrap=True, markup=False)
         start = time.perf_counter()
