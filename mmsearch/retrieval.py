@@ -18,7 +18,7 @@ import numpy as np
 
 from mmsearch.calibration import N_ITEMS, N_QUERIES, Scale, fit_scale
 from mmsearch.catalog import item_of
-from mmsearch.errors import InvalidInput
+from mmsearch.errors import InvalidInput, StoreDamaged
 from mmsearch.filters import And, Condition, Filter, parse
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, Resolved, as_query, resolve
@@ -112,7 +112,7 @@ class Retriever:
                 for candidates, answer, kind in zip(found, answers, resolved.kinds, strict=True):
                     candidates += self._calibrated(view, space, kind, answer) if len(spaces) > 1 else answer
             best = [_best_groups(candidates, k) for candidates in found]
-            return [_sorted(hits, sort) for hits in self._hits(best, barred)]
+            return [_sorted(hits, sort) for hits in self._hits(best)]
 
     def _barred(self, exclude: Sequence[str]) -> frozenset[bytes | int]:
         """The groups that must not be found: those of the excluded items."""
@@ -143,7 +143,7 @@ class Retriever:
         scores = scale(np.array([candidate.score for candidate in found], dtype=np.float32))
         return [replace(candidate, score=float(score)) for candidate, score in zip(found, scores, strict=True)]
 
-    def _hits(self, chosen: Sequence[Sequence[Candidate]], barred: frozenset[bytes | int]) -> list[list[Hit]]:
+    def _hits(self, chosen: Sequence[Sequence[Candidate]]) -> list[list[Hit]]:
         """Fill in items and the copies of their pictures, for all queries at once."""
         flat = [candidate for its in chosen for candidate in its]
         contents = {candidate.content for candidate in flat if candidate.content is not None}
@@ -152,6 +152,8 @@ class Retriever:
         for row in self._store.catalog.rows_by_content(contents):
             rows[row[0]] = row
             copies.setdefault(row[5], []).append(row)
+        if any(candidate.key not in rows for candidate in flat):
+            raise StoreDamaged("the catalog contradicts itself about an item's picture: run `mmsearch doctor`")
         return [
             [
                 Hit(

@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from mmsearch.images import thumbnail
 from mmsearch.types import Hit
 
 SIDE = 176
+_COLUMNS = 12
+_SHOWN = 300
+"""Characters of a text that are shown."""
 _GAP, _LABEL, _HEAD = 10, 40, 30
 _INK, _SOFT, _PAPER, _CARD = (24, 24, 28), (110, 110, 120), (250, 250, 248), (236, 236, 232)
 
@@ -36,7 +40,7 @@ def write_sheet(file: Path, sections: Sequence[Section], *, title: str = "mmsear
     Raises
     ------
     InvalidInput
-        For another ending.
+        For another ending, or more than a picture of that kind can hold.
     """
     ending = file.suffix.lower()
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -51,28 +55,33 @@ def write_sheet(file: Path, sections: Sequence[Section], *, title: str = "mmsear
 
 
 def draw_sheet(sections: Sequence[Section]) -> Image.Image:
-    """Draw each query as a row: its words or picture, then thumbnails with score and name."""
-    columns = max((len(section.hits) + (section.picture is not None) for section in sections), default=1)
-    height = _HEAD + SIDE + _LABEL + _GAP
-    sheet = Image.new("RGB", (_GAP + max(columns, 3) * (SIDE + _GAP), _GAP + max(len(sections), 1) * height), _PAPER)
+    """Draw each query: its words, then its picture and the hits with score and name, in as many rows as needed."""
+    counts = [len(section.hits) + (section.picture is not None) for section in sections]
+    columns = min(max([3, *counts]), _COLUMNS)
+    row = SIDE + _LABEL + _GAP
+    heights = [_HEAD + row * max(1, -(-count // columns)) for count in counts] or [_HEAD + row]
+    sheet = Image.new("RGB", (_GAP + columns * (SIDE + _GAP), _GAP + sum(heights)), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    for number, section in enumerate(sections):
-        top = _GAP + number * height
-        pen.text((_GAP, top), section.title, fill=_INK, font=_font(18))
-        left = _GAP
-        if section.picture is not None:
-            _paste(sheet, section.picture, left, top + _HEAD)
-            pen.rectangle((left, top + _HEAD, left + SIDE - 1, top + _HEAD + SIDE - 1), outline=_INK, width=3)
-            pen.text((left, top + _HEAD + SIDE + 4), "the query", fill=_SOFT, font=_font(13))
-            left += SIDE + _GAP
-        for hit in section.hits:
-            _paste(sheet, hit.item.path, left, top + _HEAD, hit.item.text or "")
-            pen.text((left, top + _HEAD + SIDE + 4), _caption(hit), fill=_INK, font=_font(13))
-            pen.text(
-                (left, top + _HEAD + SIDE + 20), _fit(pen, hit.item.text or hit.item.id), fill=_SOFT, font=_font(13)
-            )
-            left += SIDE + _GAP
+    top = _GAP
+    for section, height in zip(sections, heights, strict=False):
+        pen.text((_GAP, top), _fit(pen, section.title, 18, sheet.width - 2 * _GAP), fill=_INK, font=_font(18))
+        tiles: list[Path | Hit] = [*([section.picture] if section.picture is not None else []), *section.hits]
+        for number, tile in enumerate(tiles):
+            left = _GAP + number % columns * (SIDE + _GAP)
+            _draw_tile(sheet, pen, tile, left, top + _HEAD + number // columns * row)
+        top += height
     return sheet
+
+
+def _draw_tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Path | Hit, left: int, top: int) -> None:
+    if isinstance(tile, Path):
+        _paste(sheet, tile, left, top)
+        pen.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), outline=_INK, width=3)
+        pen.text((left, top + SIDE + 4), "the query", fill=_SOFT, font=_font(13))
+        return
+    _paste(sheet, tile.item.path, left, top, _drawable(tile.item.text or ""))
+    pen.text((left, top + SIDE + 4), _caption(tile), fill=_INK, font=_font(13))
+    pen.text((left, top + SIDE + 20), _fit(pen, tile.item.text or tile.item.id, 13, SIDE), fill=_SOFT, font=_font(13))
 
 
 def _caption(hit: Hit) -> str:
@@ -80,13 +89,19 @@ def _caption(hit: Hit) -> str:
     return f"{hit.rank}.  {hit.score:.3f}{copies}"
 
 
-def _fit(pen: ImageDraw.ImageDraw, text: str) -> str:
-    text = " ".join(text.split())
-    while text and pen.textlength(text, font=_font(13)) > SIDE:
+def _drawable(text: str) -> str:
+    """The beginning of a text, which may be a whole book, as one line of valid characters."""
+    return " ".join(text[:_SHOWN].encode("utf-8", "backslashreplace").decode().split())
+
+
+def _fit(pen: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
+    text = _drawable(text)
+    while text and pen.textlength(text, font=_font(size)) > width:
         text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
     return text
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
@@ -120,7 +135,11 @@ def _thumbnail(path: Path | None) -> Image.Image | None:
 
 def _bytes(image: Image.Image, kind: str) -> bytes:
     buffer = BytesIO()
-    image.save(buffer, kind, quality=88)
+    try:
+        image.save(buffer, kind, quality=88)
+    except (OSError, ValueError) as error:
+        size = f"{image.width} x {image.height}"
+        raise InvalidInput(f"a sheet of {size} pixels cannot be a {kind}: take .png or .html, or fewer hits") from error
     return buffer.getvalue()
 
 
@@ -129,17 +148,17 @@ def _page(sections: Sequence[Section], title: str) -> str:
     for section in sections:
         query = _figure(section.picture, "the query", "query") if section.picture else ""
         hits = "".join(
-            _figure(hit.item.path, f"{_caption(hit)} {hit.item.text or hit.item.id}") for hit in section.hits
+            _figure(hit.item.path, f"{_caption(hit)} {_drawable(hit.item.text or hit.item.id)}") for hit in section.hits
         )
-        body.append(f"<section><h2>{html.escape(section.title)}</h2><div>{query}{hits}</div></section>")
+        body.append(f"<section><h2>{html.escape(_drawable(section.title))}</h2><div>{query}{hits}</div></section>")
     style = (
         "body{font:14px system-ui;margin:2rem;background:#fafaf8;color:#18181c}"
         "div{display:flex;flex-wrap:wrap;gap:10px}"
         f"figure{{margin:0;width:{SIDE}px}}img{{width:{SIDE}px;height:{SIDE}px;object-fit:contain;background:#ececE8}}"
         ".query img{outline:3px solid #18181c}figcaption{color:#6e6e78;overflow:hidden}"
     )
-    head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{style}</style>"
-    return f"{head}<h1>{html.escape(title)}</h1>{''.join(body)}\n"
+    head = f"<!doctype html><meta charset=utf-8><title>{html.escape(_drawable(title))}</title><style>{style}</style>"
+    return f"{head}<h1>{html.escape(_drawable(title))}</h1>{''.join(body)}\n"
 
 
 def _figure(path: Path | None, caption: str, kind: str = "hit") -> str:

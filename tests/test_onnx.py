@@ -257,6 +257,37 @@ def test_two_words_exchanged_in_the_tokenizer_give_no_wrong_vectors(copy, refere
     assert right_or_refused(lambda: load_encoder("mini", cache=cache), reference, ["zebra"])
 
 
+def test_damage_that_is_found_after_the_start_mends_itself(copy, exported, reference):
+    cache, folder = copy
+    encoder = load_encoder("mini", cache=cache)
+    rewrite(folder / "cells.onnx", flip)
+    (folder / "text.onnx").unlink()
+    for _ in range(2):
+        assert least_cosine(encoder.encode_texts(TEXTS), reference.encode_texts(TEXTS)) >= 0.9999
+        cells = encoder.encode_cells([photograph(1)])
+        assert (cells * exported.encode_cells([photograph(1)])).sum(axis=2).min() >= 0.9999
+    load_encoder("mini", cache=cache).verify()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_wrong_check_vectors_of_the_embedded_model_mend_themselves(copy, reference):
+    cache, folder = copy
+    card = json.loads((folder / "export.json").read_text("utf-8"))
+    card["check_texts"] = np.roll(card["check_texts"], 1, axis=1).tolist()
+    rewrite(folder / "export.json", lambda _: json.dumps(card).encode())
+    encoder = load_encoder("mini", cache=cache)
+    assert least_cosine(encoder.encode_texts(TEXTS), reference.encode_texts(TEXTS)) >= 0.9999
+
+
+@pytest.mark.parametrize(("key", "value"), [("context", 31), ("licence", "MIT"), ("cells", [0, 0])])
+def test_a_card_whose_facts_were_changed_is_made_again(copy, key, value):
+    cache, folder = copy
+    card = json.loads((folder / "export.json").read_text("utf-8"))
+    card["spec"][key] = value
+    rewrite(folder / "export.json", lambda _: json.dumps(card).encode())
+    assert load_encoder("mini", cache=cache).spec == mini_spec()
+
+
 # Caches ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """open_clip models: never a random or a broken one, fingerprints that tell them apart, and the runtime that suits."""
 
+import importlib.util
 import json
 import os
 import pickle
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsearch.encoders import load_encoder
+from mmsearch.encoders import export, load_encoder, openclip
 from mmsearch.encoders.openclip import pick_device
 from mmsearch.encoders.preprocess import Preprocess
 from mmsearch.encoders.spec import EncoderSpec
 from mmsearch.encoders.towers import TowerEncoder, is_out_of_memory
-from mmsearch.errors import InvalidInput, MMSearchError, ModelBroken, ModelUnavailable
+from mmsearch.errors import InvalidInput, MissingDependency, MMSearchError, ModelBroken, ModelUnavailable
 
 VIT = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
 TIMM = {
@@ -244,6 +245,13 @@ def test_a_tokenizer_that_cannot_be_had_is_named_and_not_called_missing_weights(
         by_torch(model)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is not None, reason="transformers is installed")
+def test_a_missing_package_is_named_with_what_installs_it(model):
+    change_config(model, lambda config: config["model_cfg"]["text_cfg"].update(hf_tokenizer_name="some/tokenizer"))
+    with pytest.raises(MissingDependency, match=r"pip install 'mmsearch\[siglip\]'"):
+        by_torch(model)
+
+
 # Fingerprints -------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +345,14 @@ def test_a_device_that_is_not_here_is_refused(shipped):
 def test_a_precision_that_does_not_exist_is_refused(shipped, precision):
     with pytest.raises(InvalidInput, match="expected a precision of fp32, bf16, fp16, got"):
         by_torch(shipped, precision=precision)
+
+
+def test_a_model_that_overflows_in_half_precision_is_loaded_in_fp32_unless_half_was_asked_for(model, monkeypatch):
+    change_weights(model, lambda weights: weights["visual.proj"].mul_(1e7))  # rows are unit rows in fp32 all the same
+    monkeypatch.setattr(openclip, "pick_device", lambda device, precision: ("cpu", precision or "fp16"))
+    assert by_torch(model).runtime == "torch cpu fp32"
+    with pytest.raises(ModelBroken, match="image tower"):
+        by_torch(model, precision="fp16")
 
 
 def test_the_cpu_computes_in_fp32_unless_told_otherwise():
@@ -436,6 +452,37 @@ def test_a_cache_that_cannot_be_written_leaves_torch(timm_model, tmp_path):
     encoder = load_encoder(f"local-dir:{timm_model}", cache=tmp_path / "file" / "cache")
     assert encoder.runtime.startswith("torch")
     assert encoder.encode_texts(TEXTS).shape == (3, 32)
+
+
+def test_onnx_with_a_cache_that_cannot_be_written_is_one_clear_error(timm_model, tmp_path):
+    (tmp_path / "file").write_text("no folder", "utf-8")
+    with pytest.raises(ModelBroken, match="MMSEARCH_CACHE"):
+        load_encoder(f"local-dir:{timm_model}", runtime="onnx", cache=tmp_path / "file" / "cache")
+
+
+def test_an_export_that_was_asked_for_stays_where_torch_is_the_quicker(timm_model, tmp_path, monkeypatch):
+    name, cache = f"local-dir:{timm_model}", tmp_path / "cache"
+    exported = load_encoder(name, runtime="onnx", cache=cache)
+    monkeypatch.setattr(export, "_pictures_a_second", lambda encoder: float(encoder.runtime.startswith("torch")))
+    assert load_encoder(name, cache=cache).runtime.startswith("torch")
+    assert load_encoder(name, runtime="onnx", cache=cache).folder == exported.folder
+    assert load_encoder(name, cache=cache).runtime.startswith("torch")
+
+
+def test_an_export_that_loses_is_removed(timm_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_pictures_a_second", lambda encoder: float(encoder.runtime.startswith("torch")))
+    assert load_encoder(f"local-dir:{timm_model}", cache=tmp_path).runtime.startswith("torch")
+    assert list((tmp_path / "encoders").iterdir()) == []
+
+
+def test_an_unfaithful_text_tower_is_not_taken(timm_model, tmp_path, monkeypatch):
+    run = export.OnnxEncoder.run_texts
+    monkeypatch.setattr(export.OnnxEncoder, "run_texts", lambda self, ids: -run(self, ids))
+    name = f"local-dir:{timm_model}"
+    with pytest.raises(ModelBroken, match="differs from it: cosine -1"):
+        load_encoder(name, runtime="onnx", cache=tmp_path)
+    assert load_encoder(name, cache=tmp_path).runtime.startswith("torch")
+    assert list((tmp_path / "encoders").iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,8 @@ def test_a_runtime_that_does_not_exist_is_refused_with_those_that_do(runtime):
         "MobileCLIP-S1/datacompdr",
         "hf-hub:apple/MobileCLIP2-S2-OpenCLIP",
         "hf-hub:apple/MobileCLIP-S1-OpenCLIP",
+        "hf-hub:someone/mobileclip-s1-copy",
+        "local-dir:/models/MobileCLIP2-S0/",
     ],
 )
 def test_research_weights_are_refused_without_consent_whether_listed_or_not(name, monkeypatch):
@@ -140,6 +142,17 @@ def test_research_weights_are_refused_without_consent_whether_listed_or_not(name
         load_encoder(name)
     assert name in str(caught.value)
     assert "accept_research=True" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:apple/DFN2B-CLIP-ViT-B-16", "local-dir:/home/mobileclip/ViT-B-32"])
+def test_an_owner_or_a_folder_above_the_model_does_not_make_it_research_only(name):
+    assert not card_of(name).research_only
+
+
+@pytest.mark.parametrize("name", ["hf-hub:", "local-dir:", "hf-hub: ", "local-dir: "])
+def test_a_schema_with_nothing_after_it_is_answered_with_what_belongs_there(name, tmp_path):
+    with pytest.raises(InvalidInput, match=f"expected {name.partition(':')[0]}:[a-z/]+"):
+        load_encoder(name, cache=tmp_path)
 
 
 @pytest.mark.parametrize("value", ["", "0", "no"])

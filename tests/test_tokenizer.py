@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001 letters that look like others are what these tests are about
 
 import random
+import unicodedata
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mmsearch.encoders.splitting import split
 from mmsearch.encoders.tokenizer import ClipTokenizer, check_text, clean, write_tokenizer
-from mmsearch.errors import InvalidInput
+from mmsearch.errors import InvalidInput, ModelBroken
 
 START, END = 49406, 49407
 SCRIPTS = {
@@ -106,7 +108,8 @@ def test_two_thousand_texts_of_fifteen_scripts_have_the_ids_of_open_clip(pair):
 @example(text="1234567890" * 9)
 def test_random_text_has_the_ids_of_open_clip(pair, text):
     ours, theirs = pair
-    if "ſ" not in text and "\u0345" not in text:  # these two: see below
+    # Mended mojibake may have letters that are not assigned; and only open_clip obeys special tokens inside a text.
+    if "_of_text>" not in clean(text) and not any(unicodedata.category(letter) == "Cn" for letter in clean(text)):
         assert ours([text]).tolist() == ids_by_open_clip(theirs, [text]).tolist(), clean(text)
 
 
@@ -167,6 +170,18 @@ def test_a_batch_gives_the_ids_of_each_text_alone(tokenizer):
 def test_what_is_no_text_is_refused_by_its_type(value):
     with pytest.raises(InvalidInput, match=f"expected a str as text, got {type(value).__name__}"):
         check_text(value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"model": {"type": "BPE", "vocab": {}, "merges": []}}'])
+def test_a_file_that_holds_no_such_tokenizer_is_broken(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content, "utf-8")
+    with pytest.raises(ModelBroken, match=r"tokenizer\.json .*made again"):
+        ClipTokenizer(tmp_path / "tokenizer.json", 32)
+
+
+def test_a_tokenizer_from_the_vocabulary_is_the_one_from_a_file(tokenizer):
+    texts = made_texts(200)
+    assert (ClipTokenizer(None, 32)(texts) == tokenizer(texts)).all()
 
 
 # Splitting ------------------------------------------------------------------------------------------------------
@@ -234,9 +249,8 @@ def test_pieces_of_words_are_cut_between_words_and_share_some(tokenizer):
 @example(text="  A  dog \n")
 @example(text="")
 @example(text="&AMP;" * 3)
-def test_a_text_that_fits_is_one_piece_with_the_same_ids(unbounded, text):
-    (piece,) = unbounded.split(text)
-    assert unbounded([piece]).tolist() == unbounded([text]).tolist()
+def test_a_text_that_fits_is_one_piece_and_left_as_it_is(unbounded, text):
+    assert unbounded.split(text) == [text]
 
 
 @settings(max_examples=100, deadline=None)
@@ -250,3 +264,20 @@ def test_random_text_is_split_into_pieces_that_fit(tokenizer, unbounded, text):
 def test_a_text_that_just_fits_is_one_piece_and_one_word_more_makes_two(tokenizer):
     assert len(tokenizer.split("dog " * 30)) == 1
     assert len(tokenizer.split("dog " * 31)) == 2
+
+
+@pytest.mark.parametrize("text", ["dog ab " * 20_000, "x" * 100_000, ("a " * 300 + "y" * 900) * 100])
+def test_the_work_of_splitting_is_in_proportion_to_the_text(text):
+    read = []
+
+    def count(piece):
+        read.append(len(piece))
+        return len(piece.replace(" ", ""))
+
+    pieces = split(text.strip(), count, 30)
+    assert max(len(piece.replace(" ", "")) for piece in pieces) <= 30
+    assert sum(read) < 10 * len(text)
+
+
+def test_a_letter_of_more_tokens_than_fit_does_not_stop_the_splitting():
+    assert split("xxx", lambda piece: 9 * len(piece), 5) == ["x", "x", "x"]

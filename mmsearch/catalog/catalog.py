@@ -85,11 +85,7 @@ class Catalog:
 
     def rows_by_content(self, contents: Collection[bytes]) -> list[tuple[Any, ...]]:
         """``ITEM_COLUMNS`` of every item with one of these contents, by id."""
-        if not contents:
-            return []
-        marks = ",".join("?" * len(contents))
-        query = f"SELECT {ITEM_COLUMNS} FROM items i WHERE i.content IN ({marks}) ORDER BY i.id"
-        return self.database.reader.execute(query, list(contents)).fetchall()
+        return sorted(self._select("i.content", list(contents)), key=lambda row: str(row[1]))
 
     def items(self) -> Iterator[tuple[int, Item]]:
         """Every item with its key, in the order in which they came; those that come meanwhile too."""

@@ -24,12 +24,21 @@ def run() -> None:
     except MMSearchError as error:
         sys.stderr.write(f"mmsearch: {error}\n")
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("mmsearch: interrupted; what was stored stays, and the same command goes on from there\n")
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        # The disk is full, a folder is where a file should go, and the like: facts about the machine, not bugs.
+        name = error.filename2 or error.filename
+        place = f"{name}: " if isinstance(name, str) else ""
+        sys.stderr.write(f"mmsearch: {place}{error.strerror or error}\n")
+        sys.exit(WRONG_INPUT)
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Within a command, typer turns an interruption into this exit code.
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        sys.stderr.write("mmsearch: interrupted; what was stored stays, and the same command goes on from there\n")
+        sys.exit(INTERRUPTED)
 
 
 def exit_code(error: Exception) -> int:

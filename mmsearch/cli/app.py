@@ -140,8 +140,10 @@ def info(store: options.Store = None, json: options.Json = False) -> None:
     if json:
         print_json(facts.to_json())
         return
-    out.print(f"{facts.path}: {facts.items} items, {facts.bytes_on_disk / 1e6:.1f} MB")
-    out.print(f"encoder  {facts.encoder} ({facts.runtime})\nterms    {facts.licence}")
+    size = f"{facts.items} items, {facts.bytes_on_disk / 1e6:.1f} MB"
+    out.print(f"{facts.path}: {size}", soft_wrap=True, markup=False)
+    terms = f"encoder  {facts.encoder} ({facts.runtime})\nterms    {facts.licence}"
+    out.print(terms, soft_wrap=True, markup=False)
     for name, space in facts.spaces.items():
         recall = f", recall@10 {space.recall:.4f} (sampled)" if space.recall is not None else ""
         out.print(f"{name:8} {space.live} of {space.rows} vectors in use, index {space.index}{recall}", soft_wrap=True)
