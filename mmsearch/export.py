@@ -42,6 +42,8 @@ def export(engine: Engine, folder: Path) -> dict[str, int]:
             place = {id: n for n, id in enumerate(ids)}
             columns[f"{field}_row"] = pa.array([place.get(item.id) for item in items], pa.int64())
             written[f"{field}.npy"] = len(rows)
+        else:  # an earlier export's vectors would not fit the new table
+            (folder / f"{field}.npy").unlink(missing_ok=True)
     table = pa.table(
         {
             "id": pa.array([item.id for item in items], pa.string()),

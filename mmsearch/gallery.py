@@ -38,7 +38,7 @@ def gallery_folder() -> Path:
         If neither is there.
     """
     package = Path(str(files("mmsearch")))
-    for folder in (package / "gallery", package.parent / "assets" / "gallery"):
+    for folder in (package / "demo_gallery", package.parent / "assets" / "gallery"):
         if (folder / "items.jsonl").is_file():
             return folder
     raise MissingDependency("the demo gallery is not part of this installation: install mmsearch from its wheel")
