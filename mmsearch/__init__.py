@@ -5,8 +5,13 @@
 True
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Nothing phones home: these libraries report their use unless they are told not to before they are imported.
+for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_variable, "1")
 
 if TYPE_CHECKING:
     from mmsearch.encoders import load_encoder

@@ -18,7 +18,7 @@ from mmsearch.queries import QueryLike, stored_vectors
 from mmsearch.reencode import fill
 from mmsearch.retrieval import Retriever
 from mmsearch.sources import Given, Source, open_source, source_of_root
-from mmsearch.store import Store
+from mmsearch.store import Store, check_fields
 from mmsearch.types import AddReport, Hit, Item, Query, Report, Vectors
 
 
@@ -66,11 +66,13 @@ class Engine:
             If the store cannot be opened.
         """
         loaded = _load(encoder) if isinstance(encoder, str) else encoder
+        if spaces is not None:
+            check_fields(spaces)
         store = Store(Path(path).expanduser(), create=create)
         try:
             if loaded is not None:
                 store.check_encoder(loaded)
-            if spaces is not None and tuple(spaces) != store.fields():
+            if spaces is not None and set(spaces) != set(store.fields()):
                 with store.writing():
                     store.set_fields(spaces)
         except BaseException:
@@ -191,7 +193,7 @@ class Engine:
             rows = self._store.catalog.rows_by_id(wanted)
             with self._store.catalog.transaction():
                 self._store.catalog.delete(row[0] for row in rows)
-            self._store.drop_pictures([path_of(row[2]) for row in rows if row[2]])
+            self._store.kept.drop([path_of(row[2]) for row in rows if row[2]])
             self._store.tidy()
         return len(rows)
 

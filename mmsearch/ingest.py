@@ -235,7 +235,7 @@ class Ingest:
                 if loaded.fault is None:
                     self._put(loaded, encoded.rows_of(i, source, start), stale)
             self._note_failures(batch)
-        self.store.drop_pictures(stale)
+        self.store.kept.drop(stale)
 
     def _follow(self, loaded: Loaded) -> None:
         """If the picture is that of an item whose file is no longer where it was, it is that item."""
@@ -287,7 +287,7 @@ class Ingest:
         entry, old, facts = loaded.entry, loaded.old, loaded.facts
         metadata, path = dict(entry.metadata), entry.path
         if loaded.data is not None and loaded.content is not None:
-            path = self.store.keep_picture(loaded.content.hex(), loaded.data)
+            path = self.store.kept.keep(loaded.content.hex(), loaded.data)
         if self.source.kind == "folder" and facts is not None:
             metadata |= {"width": facts.width, "height": facts.height}
             metadata |= {"taken": facts.taken, "year": int(facts.taken[:4])} if facts.taken else {}

@@ -12,10 +12,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.catalog import FILE, Catalog, EncoderRecord, RowBook, SpaceRecord, bytes_of
+from mmsearch.catalog import FILE, Catalog, EncoderRecord, RowBook, SpaceRecord
 from mmsearch.errors import EncoderMismatch, InvalidInput, StoreDamaged, StoreError
-from mmsearch.files import atomic_write
+from mmsearch.kept import KeptPictures
 from mmsearch.locks import WriterLock
 from mmsearch.protocols import Encoder
 from mmsearch.searchspace import SearchSpace
@@ -38,7 +37,7 @@ DEFAULT_FIELDS = ("picture", "text")
 _ATTEMPTS = 3
 _OWN_FILE = re.compile(r"(\d+-[a-z]+-\d+)\.(vectors|usearch)")
 _FOLDERS = ("spaces", "indexes", "pictures")
-_ENCODER, _NEXT, _FIELDS, _PLACE = "encoder", "next_encoder", "fields", "place"
+_ENCODER, _NEXT, _FIELDS = "encoder", "next_encoder", "fields"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,19 @@ class View:
     spaces: Mapping[str, SearchSpace]
     held: tuple[str, ...]
     """The searchable fields in which at least one item has a vector."""
+
+
+def check_fields(fields: Sequence[str]) -> None:
+    """See that these are spaces, and that one of them can be searched.
+
+    Raises
+    ------
+    InvalidInput
+        Otherwise.
+    """
+    if any(name not in SPACES for name in fields) or not set(fields) & set(FIELDS):
+        got = ", ".join(fields) or "none"
+        raise InvalidInput(f"expected spaces of {', '.join(SPACES)}, at least picture or text; got {got}")
 
 
 class Store:
@@ -71,9 +83,10 @@ class Store:
             self.catalog.close()
             raise StoreDamaged(f"the store {path} has vectors but its {FILE} is empty: restore that file from a backup")
         self.book = RowBook(self.catalog)
+        self.kept = KeptPictures(path / "pictures", self.catalog)
         self.lock = WriterLock(path)
         if follow_move and not self.catalog.database.read_only:
-            self._follow_move()
+            self.kept.follow_move()
         self._view: View | None = None
         self._view_lock = threading.Lock()
 
@@ -205,18 +218,8 @@ class Store:
             )
 
     def set_fields(self, fields: Sequence[str]) -> None:
-        """Choose what is encoded of each item; what is there already stays.
-
-        Raises
-        ------
-        InvalidInput
-            For an unknown field, or without one that can be searched.
-        """
-        unknown = [name for name in fields if name not in SPACES]
-        if unknown or not set(fields) & set(FIELDS):
-            raise InvalidInput(
-                f"expected spaces of {', '.join(SPACES)}, at least picture or text; got {', '.join(fields)}"
-            )
+        """Choose what is encoded of each item; what is there already stays. Raises as ``check_fields`` does."""
+        check_fields(fields)
         with self.catalog.transaction():
             self.catalog.set_setting(_FIELDS, ",".join(name for name in SPACES if name in fields))
 
@@ -280,7 +283,7 @@ class Store:
                 self._compact(space.record)
         for space in self.view().spaces.values():
             space.forget_index()
-        self._drop_unused_pictures()
+        self.kept.drop_unused()
         self.tidy(report)
 
     def _compact(self, record: SpaceRecord) -> None:
@@ -301,45 +304,6 @@ class Store:
                 stem = _OWN_FILE.match(file.name.removeprefix("."))
                 if stem is not None and stem[1] not in stems and file.is_file():
                     file.unlink(missing_ok=True)
-
-    def keep_picture(self, name: str, data: bytes) -> Path:
-        """Keep a picture that was given in memory; return where."""
-        path = self._kept_folder() / name
-        if not path.exists():
-            try:
-                atomic_write(path, data)
-            except OSError as error:
-                raise StoreError(f"{path} cannot be written: {error.strerror}; what was stored stays") from error
-        return path
-
-    def _drop_unused_pictures(self) -> None:
-        """Remove kept pictures that no item names, such as those of a batch that was never committed."""
-        self.drop_pictures(sorted(self._kept_folder().iterdir()))
-
-    def _kept_folder(self) -> Path:
-        folder = self.path / "pictures"
-        folder.mkdir(exist_ok=True)
-        return folder.resolve()
-
-    def _follow_move(self) -> None:
-        """If the store itself was moved, its kept pictures are where it is now."""
-        here, before = str(self._kept_folder()), self.catalog.setting(_PLACE)
-        if before == here:
-            return
-        with self.catalog.transaction():
-            if before is not None:
-                self.catalog.move_paths(os.fsencode(before), os.fsencode(here))
-            self.catalog.set_setting(_PLACE, here)
-
-    def drop_pictures(self, paths: Iterable[Path]) -> None:
-        """Remove kept pictures that no item names any more; other paths are left alone."""
-        folder = self._kept_folder()
-        for path in paths:
-            used = self.catalog.database.reader.execute(
-                "SELECT 1 FROM items WHERE path = ?", (bytes_of(path),)
-            ).fetchone()
-            if path.parent == folder and used is None:
-                path.unlink(missing_ok=True)
 
     def sample(self, view: View, field: str, n: int) -> NDArray[np.float32]:
         """Evenly spaced vectors of a field that are in use, (at most n, dim); the same for the same state."""

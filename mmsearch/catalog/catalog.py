@@ -182,6 +182,10 @@ class Catalog:
         db.executemany("INSERT INTO facts (item, field, text, num) VALUES (?, ?, ?, ?)", told)
         return key
 
+    def names_path(self, path: bytes) -> bool:
+        """Whether an item has its picture at this path."""
+        return self.database.reader.execute("SELECT 1 FROM items WHERE path = ?", (path,)).fetchone() is not None
+
     def move_paths(self, old: bytes, new: bytes) -> None:
         """Rename a folder in the paths of the items below it. Inside a transaction."""
         self.database.writer.execute(

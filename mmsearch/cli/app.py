@@ -62,7 +62,7 @@ def index(
     A **dataset folder** holds `items.jsonl` (fields `image`, `text`, `id` and any others) beside its pictures or an
     `images.zip`. It may be interrupted: the same command goes on.
     """
-    from mmsearch.cli.output import print_json, print_report, progress, report_json
+    from mmsearch.cli.output import progress, show_report
     from mmsearch.sources import open_source
     from mmsearch.types import AddReport
 
@@ -73,25 +73,18 @@ def index(
         with progress(quiet=json) as bar:
             for path in paths:
                 report += engine.add_folder(path, progress=bar)
-        if json:
-            print_json(report_json(report, len(engine)))
-        else:
-            print_report(report)
-            _state_terms(engine.encoder.name, engine.encoder.licence)
+        show_report(report, engine, json)
 
 
 @app.command()
 def sync(store: options.Store = None, json: options.Json = False) -> None:
     """Look at every indexed folder again: what is new, changed, moved or deleted."""
-    from mmsearch.cli.output import print_json, print_report, progress, report_json
+    from mmsearch.cli.output import progress, show_report
 
     with options.open_engine(store) as engine:
         with progress(quiet=json) as bar:
             report = engine.sync(progress=bar)
-        if json:
-            print_json(report_json(report, len(engine)))
-        else:
-            print_report(report)
+        show_report(report, engine, json)
 
 
 @app.command()
@@ -118,16 +111,12 @@ def reindex(
     json: options.Json = False,
 ) -> None:
     """Encode everything anew with another encoder and switch to it at the end; ids stay."""
-    from mmsearch.cli.output import print_json, print_report, progress, report_json
+    from mmsearch.cli.output import progress, show_report
 
     with options.open_engine(store) as engine:
         with progress(quiet=json) as bar:
             report = engine.reindex(encoder, progress=bar)
-        if json:
-            print_json(report_json(report, len(engine)))
-        else:
-            print_report(report)
-            _state_terms(engine.encoder.name, engine.encoder.licence)
+        show_report(report, engine, json)
 
 
 @app.command()
@@ -227,11 +216,3 @@ def demo(
     from mmsearch.cli.demo import show
 
     show(out, store)
-
-
-def _state_terms(name: str, licence: str) -> None:
-    from mmsearch.cli.output import err
-    from mmsearch.encoders.registry import card_of
-
-    if card_of(name).built_in:
-        err.print(f"[dim]encoder {name}: {licence}; for production choose another, see `mmsearch models`[/dim]")

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from mmsearch.engine import Engine
     from mmsearch.types import AddReport, Hit, Progress, Report
 
 out = Console(highlight=False)
@@ -121,6 +122,19 @@ def progress(quiet: bool = False) -> Iterator[Report]:
             bar.update(tasks[state.stage], completed=state.done, total=state.total, rate=rate)
 
         yield report
+
+
+def show_report(report: AddReport, engine: Engine, json: bool) -> None:
+    """What adding did, for people or as JSON; and the terms of an encoder that has special ones."""
+    from mmsearch.encoders.registry import card_of
+
+    if json:
+        print_json(report_json(report, len(engine)))
+        return
+    print_report(report)
+    if card_of(engine.encoder.name).built_in:
+        terms = f"encoder {engine.encoder.name}: {engine.encoder.licence}"
+        err.print(f"[dim]{terms}; for production choose another, see `mmsearch models`[/dim]", soft_wrap=True)
 
 
 def print_report(report: AddReport) -> None:
