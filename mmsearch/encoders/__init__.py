@@ -39,7 +39,8 @@ def load_encoder(
         ``mini`` (embedded), ``architecture/tag`` of open_clip, ``hf-hub:org/repo`` or ``local-dir:/path``.
     runtime
         ``auto`` takes what is fastest: on a CPU the quicker of ONNX Runtime and torch, measured once and
-        remembered; a GPU if there is one, except for ``mini``, whose export starts faster than a GPU does.
+        remembered; a GPU if there is one, except for ``mini``, whose export starts faster than a GPU does. ``onnx``
+        makes an export if there is none yet.
     device, precision
         For torch: see ``mmsearch.encoders.openclip.load_openclip``. Naming either means torch.
     accept_research
@@ -53,8 +54,11 @@ def load_encoder(
         For research-only weights without consent.
     ModelUnavailable
         If the weights are not here and cannot be fetched.
+    MissingDependency
+        If the model needs a package that is not installed.
     ModelBroken
-        If the model or its export does not answer as it should.
+        If the model or its export does not answer as it should. Exports load when first used, and so may raise it
+        then; the one of ``mini`` is made again instead.
     InvalidInput
         For a name, runtime, device or precision that does not exist.
     """
@@ -94,21 +98,18 @@ def _torch(card: ModelCard, device: str | None, precision: str | None) -> OpenCl
 def _exported_mini(card: ModelCard, cache: Path) -> TowerEncoder:
     """``mini`` from its export, made first if it is missing or damaged; in torch where nothing can be written."""
     from mmsearch.encoders.builtin import mini_spec
+    from mmsearch.encoders.export import export
     from mmsearch.encoders.onnx import OnnxEncoder
 
     folder = export_folder(cache, mini_spec().fingerprint)
 
     def remake() -> None:
-        from mmsearch.encoders.export import export
-
         export(_torch(card, "cpu", "fp32"), folder)
 
     with suppress(ModelBroken):
         encoder = OnnxEncoder(folder, remake)
         if encoder.spec == mini_spec():
             return encoder
-    from mmsearch.encoders.export import export
-
     original = _torch(card, "cpu", "fp32")
     try:
         export(original, folder)

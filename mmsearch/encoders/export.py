@@ -9,7 +9,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -67,10 +67,13 @@ def _sound(encoder: OpenClipEncoder, folder: Path) -> OnnxEncoder | None:
     """The export in a folder if it is whole and this encoder's."""
     try:
         found = OnnxEncoder(folder)
+        if found.spec != encoder.spec:
+            return None
         found.verify()
+        found.check_vectors()  # loads the towers, which compare themselves with what is stored
     except ModelBroken:
         return None
-    return found if found.spec == encoder.spec else None
+    return found
 
 
 def _made(encoder: OpenClipEncoder, folder: Path) -> OnnxEncoder:
@@ -87,8 +90,9 @@ def _made(encoder: OpenClipEncoder, folder: Path) -> OnnxEncoder:
     except ModelBroken:
         raise
     except Exception as error:  # of torch, ONNX Runtime, tokenizers and the disk, many of no class of their own
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ModelBroken(
-            f"{encoder.name!r} cannot be exported to ONNX ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
+            f"{encoder.name!r} cannot be exported to ONNX ({reason}): "
             "use runtime='torch', or, if it is the disk, make room or set MMSEARCH_CACHE to another folder"
         ) from error
     return OnnxEncoder(folder)
@@ -101,7 +105,8 @@ def _put(encoder: OpenClipEncoder, draft: Path, folder: Path) -> None:
     except OSError:
         if _sound(encoder, folder):  # another process has just finished the same export
             return
-        os.replace(folder, draft.with_name("damaged"))  # and away with the scratch folder
+        with suppress(FileNotFoundError):  # another process may have moved it away already
+            os.replace(folder, draft.with_name("damaged"))  # it goes with the scratch folder
         os.replace(draft, folder)
 
 

@@ -36,8 +36,8 @@ class OnnxEncoder(TowerEncoder):
     Parameters
     ----------
     remake
-        Makes the export again in the same folder. It is called, once, when a file proves damaged or lost after the
-        start; without it that raises.
+        Makes the export again in the same folder, when a file proves damaged or lost after the start; without it that
+        raises.
 
     Raises
     ------
@@ -57,15 +57,12 @@ class OnnxEncoder(TowerEncoder):
 
     @cached_property
     def _text_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
-        session = self._open(TEXT_TOWER, open_session)
-        self._check("text", _run(session, self.tokenize(PROBE_TEXTS)))
-        return session
+        return self._open(TEXT_TOWER, lambda file: self._checked("text", file, self.tokenize(PROBE_TEXTS)))
 
     @cached_property
     def _image_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
-        session = self._open(IMAGE_TOWER, open_session)
-        self._check("image", _run(session, probe_pixels(*self.spec.preprocess.size)[None]))
-        return session
+        pixels = probe_pixels(*self.spec.preprocess.size)[None]
+        return self._open(IMAGE_TOWER, lambda file: self._checked("image", file, pixels))
 
     @cached_property
     def _cell_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
@@ -84,12 +81,12 @@ class OnnxEncoder(TowerEncoder):
 
     def _open(self, name: str, reader: Callable[[Path], Opened]) -> Opened:
         """Open a file of the export that is what it was when written; where need be after making all again."""
+        remake = self._remake
         try:
             return self._open_checked(name, reader)
         except ModelBroken:
-            if self._remake is None:
+            if remake is None:
                 raise
-            self._remake, remake = None, self._remake
         remake()
         self.card, _ = _read_card(self.folder)
         return self._open_checked(name, reader)
@@ -98,7 +95,12 @@ class OnnxEncoder(TowerEncoder):
         # Both the checksum and the reading let other threads run, so that together they take as long as one of them.
         with ThreadPoolExecutor(1) as pool:
             sound = pool.submit(self._verify, name)
-            opened = reader(self.folder / name)
+            try:
+                opened = reader(self.folder / name)
+            except ModelBroken:
+                raise
+            except Exception as error:  # ONNX Runtime's errors have no class of their own
+                raise ModelBroken(f"{self.folder / name} does not run: {error}; {_advice(self.folder)}") from error
             sound.result()
         return opened
 
@@ -113,8 +115,11 @@ class OnnxEncoder(TowerEncoder):
             if not sound:
                 raise ModelBroken(f"{self.folder / file} is damaged; {_advice(self.folder)}")
 
-    def _check(self, tower: str, vectors: Vectors) -> None:
-        check_tower(self.name, tower, vectors, np.asarray(self.card[f"check_{tower}s"], dtype=np.float32))
+    def _checked(self, tower: str, file: Path, probe: NDArray[Any]) -> Any:  # noqa: ANN401 onnxruntime has no types
+        session = open_session(file)
+        expected = np.asarray(self.card[f"check_{tower}s"], dtype=np.float32)
+        check_tower(self.name, tower, _run(session, probe), expected)
+        return session
 
     def tokenize(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Texts to token ids, (n, context) int64."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+MAX_ASPECT = 30
+
+
 @dataclass(frozen=True, slots=True)
 class Preprocess:
     """Resize to ``size`` (height, width) as open_clip's inference transform does.
@@ -58,6 +61,9 @@ class Preprocess:
             if image.shape != (*self.size, 3) or image.dtype != np.uint8:
                 raise InvalidInput(f"expected pixels {(*self.size, 3)} uint8, got {image.shape} {image.dtype}")
             return image
+        if max(image.size) > MAX_ASPECT * min(image.size):
+            # Fitting its short side would make a picture of gigabytes of a line of pixels.
+            raise InvalidInput(f"expected a picture at most {MAX_ASPECT} times as long as wide, got {image.size}")
         image = image if image.mode == "RGB" else image.convert("RGB")
         match self.resize_mode:
             case "squash":

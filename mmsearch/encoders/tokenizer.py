@@ -20,8 +20,8 @@ START, END = "<start_of_text>", "<end_of_text>"
 MAX_WORD = 100
 """Letters of one word that are read; longer runs are cut into words of this length, so that no text is slow."""
 
-# Case folding reads U+017F as an s, and U+0345 as a letter: its capital is one.
-_WORDS = "'[s\u017f]|'t|'re|'ve|'m|'ll|'d|[\\p{L}\u0345]+|[\\p{N}]|[^\\s\\p{L}\\p{N}\u0345]+"
+# open_clip ignores case: U+017F is an s, and U+0345, a mark whose capital is a letter, is neither mark nor letter.
+_WORDS = "'[s\u017f]|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}\u0345]+"
 _N_MERGES = 49152 - 256 - 2
 
 
