@@ -10,8 +10,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,7 +154,7 @@ def _export(tower: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
     import torch
 
     tower.eval()  # the exporter puts modules back into the mode that it found them in
-    with _quiet(), _no_fused_attention(), torch.inference_mode():
+    with _quiet(), _no_fused_attention(), _no_onnx_package(), torch.inference_mode():
         torch.onnx.export(
             tower,
             (example,),
@@ -171,6 +174,29 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _no_onnx_package() -> Iterator[None]:
+    """The exporter's last step wants the ``onnx`` package, only to add functions of onnxscript, which no tower has."""
+    module = None if find_spec("onnx") else _exporter_module()
+    if module is None:
+        yield
+        return
+    before = module._add_onnxscript_fn
+    module._add_onnxscript_fn = lambda model_bytes, custom_opsets: model_bytes  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module._add_onnxscript_fn = before  # type: ignore[attr-defined]
+
+
+def _exporter_module() -> ModuleType | None:
+    """Where torch keeps that step: since 2.9 in the first place, before in the second."""
+    for home in ("torch.onnx._internal.torchscript_exporter", "torch.onnx._internal"):
+        with suppress(ImportError):
+            return import_module(f"{home}.onnx_proto_utils")
+    return None
 
 
 @contextmanager
