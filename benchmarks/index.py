@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from mmsearch.index import ExactIndex, HNSWIndex
 from mmsearch.index.audit import repair
-from mmsearch.index.graph import Graph, StoredAs, cores
+from mmsearch.index.graph import Graph, StoredAs
 from mmsearch.index.halves import Halves, as_unit_halves, widen
+from mmsearch.overlap import n_cores
 from mmsearch.types import Vectors
 
 K = 10
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the vectors (default: 0)")
     options = parser.parse_args()
     world = make_world(options.n, options.dim, options.seed)
-    print(f"{options.n} x {options.dim}, k={K}, effort {EFFORT}, {cores()} cores\n")
+    print(f"{options.n} x {options.dim}, k={K}, effort {EFFORT}, {n_cores()} cores\n")
     print_contenders(world)
     print_overhead(world)
     print_builds(world)
@@ -189,11 +190,11 @@ def hnswlib_ip(world: World) -> Contender:
 
     index = hnswlib.Index(space="ip", dim=world.rows.shape[1])
     index.init_index(max_elements=len(world.rows), M=CONNECTIVITY, ef_construction=EXPANSION_ADD)
-    index.add_items(world.rows, np.arange(len(world.rows)), num_threads=cores())
+    index.add_items(world.rows, np.arange(len(world.rows)), num_threads=n_cores())
     index.set_ef(EFFORT)
 
     def search(queries: Vectors) -> list[list[int]]:
-        found: list[list[int]] = index.knn_query(queries, K, num_threads=min(cores(), len(queries)))[0].tolist()
+        found: list[list[int]] = index.knn_query(queries, K, num_threads=min(n_cores(), len(queries)))[0].tolist()
         return found
 
     return Contender(search, index.index_file_size())
@@ -225,7 +226,7 @@ def print_builds(world: World) -> None:
     """Compare building with one thread and with all and repair, both followed by the same audit."""
     n = len(world.rows)
     print(f"{'build with':24}{'add s':>8}{'lost':>6}{'audit and repair s':>20}{'vectors /s':>12}")
-    for name, threads in (("1 thread", 1), (f"{cores()} threads", cores())):
+    for name, threads in (("1 thread", 1), (f"{n_cores()} threads", n_cores())):
         graph = Graph(world.rows.shape[1], "f16", CONNECTIVITY, EXPANSION_ADD)
         add = timed_ms(lambda graph=graph, threads=threads: graph.add(np.arange(n), world.halves, threads=threads))  # type: ignore[misc]
         lost = len(graph.missed(np.arange(n), world.halves, EFFORT))

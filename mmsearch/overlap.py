@@ -31,9 +31,14 @@ def ahead(work: Callable[[Job], Done], jobs: Iterable[Job], n: int) -> Iterator[
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def n_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def n_workers() -> int:
     """Threads that read and decode: one a core, and at least two, so that reading overlaps decoding."""
-    return max(2, min(8, os.cpu_count() or 2))
+    return max(2, min(8, n_cores()))
 
 
 def batches(things: Iterable[Job], size: int) -> Iterator[list[Job]]:

@@ -30,6 +30,8 @@ CROSSOVER = 20_000
 encoding the query takes; `benchmarks/index.py` prints both sides at several sizes."""
 
 RECALL_TARGET = 0.99
+TUNED_K = 16
+"""The effort is tuned for ten hits and some spare rows; for more rows it grows in proportion."""
 TAIL_SHARE = 0.1
 """Rows that the graph does not cover yet are scanned; beyond this share of all rows they are added to it."""
 DEAD_SHARE = 0.3
@@ -95,7 +97,8 @@ class SearchSpace:
         covering = None if exact or among is not None else self._look()
         if covering is None:
             return self.exact().search(queries, k, among=among)
-        near = covering.graph.search(queries, k)
+        effort = max(covering.graph.effort, covering.graph.effort * k // TUNED_K)
+        near = covering.graph.search(queries, k, effort=effort)
         tail = covering.tail(self.matrix)
         if tail is None:
             return near

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +17,13 @@ from mmsearch.encoders.spec import PROBE_TEXTS, EncoderSpec, probe_pixels
 from mmsearch.encoders.tokenizer import ClipTokenizer
 from mmsearch.encoders.towers import TowerEncoder, check_tower
 from mmsearch.errors import ModelBroken
+from mmsearch.overlap import n_cores
 from mmsearch.types import Cells, Pixels, Vectors
 
 CARD = "export.json"
 TEXT_TOWER, IMAGE_TOWER, CELL_TOWER, TOKENIZER = "text.onnx", "image.onnx", "cells.onnx", "tokenizer.json"
+PART = 4
+"""Pictures that a core takes at a time: their activations stay in its cache."""
 _TOWERS = (TEXT_TOWER, IMAGE_TOWER, CELL_TOWER)
 
 Opened = TypeVar("Opened")
@@ -50,6 +53,7 @@ class OnnxEncoder(TowerEncoder):
         self.card, spec = _read_card(folder)
         self._remake = remake
         super().__init__(spec, runtime="onnxruntime cpu fp32")
+        self.batch_size = PART * max(2, n_cores())
 
     @cached_property
     def _tokenizer(self) -> ClipTokenizer:
@@ -62,11 +66,11 @@ class OnnxEncoder(TowerEncoder):
     @cached_property
     def _image_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
         pixels = probe_pixels(*self.spec.preprocess.size)[None]
-        return self._open(IMAGE_TOWER, lambda file: self._checked("image", file, pixels))
+        return self._open(IMAGE_TOWER, lambda file: self._checked("image", file, pixels, threads=1))
 
     @cached_property
     def _cell_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
-        return self._open(CELL_TOWER, open_session)
+        return self._open(CELL_TOWER, partial(open_session, threads=1))
 
     def verify(self) -> None:
         """Check every file's SHA-256.
@@ -115,8 +119,8 @@ class OnnxEncoder(TowerEncoder):
             if not sound:
                 raise ModelBroken(f"{self.folder / file} is damaged; {_advice(self.folder)}")
 
-    def _checked(self, tower: str, file: Path, probe: NDArray[Any]) -> Any:  # noqa: ANN401 onnxruntime has no types
-        session = open_session(file)
+    def _checked(self, tower: str, file: Path, probe: NDArray[Any], threads: int = 0) -> Any:  # noqa: ANN401 as above
+        session = open_session(file, threads)
         expected = np.asarray(self.card[f"check_{tower}s"], dtype=np.float32)
         check_tower(self.name, tower, _run(session, probe), expected)
         return session
@@ -135,11 +139,22 @@ class OnnxEncoder(TowerEncoder):
 
     def run_images(self, pixels: Pixels) -> Vectors:
         """Pixels, (n, height, width, 3) uint8, to (n, dim) float32 unit rows."""
-        return _run(self._image_session, pixels)
+        return self._spread(self._image_session, pixels)
 
     def run_cells(self, pixels: Pixels) -> Cells:
         """Pixels, (n, height, width, 3) uint8, to (n, n_cells, cell_dim) float32 unit rows."""
-        return _run(self._cell_session, pixels)
+        return self._spread(self._cell_session, pixels)
+
+    def _spread(self, session: Any, rows: Pixels) -> Vectors:  # noqa: ANN401 onnxruntime has no types
+        """Run a few pictures a core at a time: cores that share one picture spend their time waiting for each other."""
+        parts = [rows[first : first + PART] for first in range(0, len(rows), PART)]
+        if len(parts) < 2:
+            return _run(session, rows)
+        return np.concatenate(list(self._pool.map(partial(_run, session), parts)))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(n_cores(), thread_name_prefix="mmsearch-onnx")
 
 
 def _read_card(folder: Path) -> tuple[dict[str, Any], EncoderSpec]:
@@ -161,8 +176,8 @@ def _advice(folder: Path) -> str:
     return f"delete the folder {folder}, and it is made again at the next start"
 
 
-def open_session(file: Path) -> Any:  # noqa: ANN401 onnxruntime has no types
-    """Open an exported tower for the CPU.
+def open_session(file: Path, threads: int = 0) -> Any:  # noqa: ANN401 onnxruntime has no types
+    """Open an exported tower for the CPU; each run uses so many threads (0: one a core).
 
     Raises
     ------
@@ -172,6 +187,7 @@ def open_session(file: Path) -> Any:  # noqa: ANN401 onnxruntime has no types
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # a library does not log; failures are raised
     # Threads that spin while they wait take the cores from those that decode the next pictures.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

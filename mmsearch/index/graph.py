@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmsearch.errors import InvalidInput, StoreDamaged
 from mmsearch.index.halves import Halves, widen
+from mmsearch.overlap import n_cores
 from mmsearch.types import Keys, Vectors
 
 StoredAs: TypeAlias = Literal["f16", "f32", "bf16", "i8"]
@@ -82,7 +82,7 @@ class Graph:
         if not len(nodes):
             return
         if threads is None:
-            threads = cores() if len(nodes) >= _PARALLEL_FROM else 1
+            threads = n_cores() if len(nodes) >= _PARALLEL_FROM else 1
         self._index.add(_numbers(nodes), self._codes(halves), threads=threads)
         self.holes = max(0, self.holes - len(nodes))
 
@@ -112,7 +112,7 @@ class Graph:
         # The effort is a setting of the whole index. Nothing is lost by taking turns: USearch does the same.
         with self._turn:
             self._index.expansion_search = effort
-            found = self._index.search(codes, count, threads=min(q, cores()))
+            found = self._index.search(codes, count, threads=min(q, n_cores()))
         if q == 1:
             nodes, distances = found.keys.astype(np.int64), np.asarray(found.distances)
             if len(nodes) < count:
@@ -180,13 +180,6 @@ class Graph:
         largest = np.abs(wide).max(axis=1, keepdims=True)
         codes: NDArray[np.int8] = np.rint(wide * (np.float32(127.0) / largest)).astype(np.int8)
         return codes
-
-
-def cores() -> int:
-    """How many threads this process may run at once."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _usearch_index(**options: object) -> Any:  # noqa: ANN401 - USearch has no types
