@@ -13,6 +13,8 @@ SCORE_DECIMALS = 5
 
 
 MAX_K = 1_000_000
+_PLAIN = 1e-100
+"""Between this and its inverse a norm can be computed without a thought to under- and overflow."""
 
 
 def as_unit_vectors(values: ArrayLike, dim: int | None = None) -> Vectors:
@@ -34,6 +36,10 @@ def as_unit_vectors(values: ArrayLike, dim: int | None = None) -> Vectors:
         raise InvalidInput(f"expected vectors as a 2-D array (n, dim), got shape {rows.shape}")
     if dim is not None and rows.shape[1] != dim:
         raise InvalidInput(f"expected vectors of width {dim}, got width {rows.shape[1]}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt((rows * rows).sum(axis=1))
+    if len(norms) and norms.min() > _PLAIN and norms.max() < 1.0 / _PLAIN:  # false for NaN
+        return np.ascontiguousarray(rows / norms[:, None], dtype=np.float32)
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
         raise InvalidInput(f"expected finite vectors, got NaN or infinity in row {int(np.argmax(bad))}")

@@ -38,6 +38,9 @@ def best_of_each(owner: Keys, keys: Keys, scores: NDArray[np.float32], k: int) -
 
 def ranked(owner: Keys, keys: Keys, scores: NDArray[np.float32], k: int, n_queries: int) -> list[Neighbors]:
     """Cut a pool of candidates, (m,) each, into one ``Neighbors`` a query with its k best."""
+    if n_queries == 1:  # the same order without the bookkeeping, which is a third of a single search's own time
+        order = np.lexsort((keys, -scores))[:k]
+        return [Neighbors(keys[order], scores[order])]
     order = best_of_each(owner, keys, scores, k)
     owner, keys, scores = owner[order], keys[order], scores[order]
     cuts = np.searchsorted(owner, np.arange(n_queries + 1)).tolist()
