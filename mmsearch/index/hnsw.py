@@ -18,7 +18,7 @@ from mmsearch.index.groups import Groups
 from mmsearch.index.halves import Halves, as_unit_halves
 from mmsearch.index.kept import KeptRows
 from mmsearch.index.locks import ReadWriteLock
-from mmsearch.index.ranking import blocks, nothing_for, pair_scores, ranked, recall_of
+from mmsearch.index.ranking import FEW, blocks, nothing_for, pair_scores, rank_one, ranked, recall_of
 from mmsearch.types import Keys, Neighbors, Vectors
 from mmsearch.vectors import as_keys, as_unit_vectors, check_k
 
@@ -261,6 +261,10 @@ class HNSWIndex:
         count = min(k + k // 2 + 8, len(self._graph))
         if not count:
             return nothing_for(len(queries))
+        if len(queries) == 1 and count <= FEW and not self._groups.any_shared:
+            nodes, guesses = self._graph.nearest(queries, count, effort)
+            found = nodes[0][guesses[0] > -np.inf]
+            return [rank_one(self._rows(found), queries[0], found, k)]
         answers: list[Neighbors] = []
         for part in blocks(len(queries), count):
             block = queries[part]

@@ -9,9 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.types import Keys, Neighbors, Vectors
+from mmsearch.vectors import dots
 
 ELEMENTS = 1 << 22
 """How many numbers a temporary array may hold; larger work is cut into blocks."""
+
+
+FEW = 4096
+"""Candidates of one query that need no blocks."""
 
 
 def blocks(n: int, width: int) -> Iterator[slice]:
@@ -38,13 +43,20 @@ def best_of_each(owner: Keys, keys: Keys, scores: NDArray[np.float32], k: int) -
 
 def ranked(owner: Keys, keys: Keys, scores: NDArray[np.float32], k: int, n_queries: int) -> list[Neighbors]:
     """Cut a pool of candidates, (m,) each, into one ``Neighbors`` a query with its k best."""
-    if n_queries == 1:  # the same order without the bookkeeping, which is a third of a single search's own time
-        order = np.lexsort((keys, -scores))[:k]
-        return [Neighbors(keys[order], scores[order])]
     order = best_of_each(owner, keys, scores, k)
     owner, keys, scores = owner[order], keys[order], scores[order]
     cuts = np.searchsorted(owner, np.arange(n_queries + 1)).tolist()
     return [Neighbors(keys[a:b], scores[a:b]) for a, b in pairwise(cuts)]
+
+
+def rank_one(rows: Vectors, query: Vectors, keys: Keys, k: int) -> Neighbors:
+    """The k best of a few candidates, (m, dim) rows under (m,) keys, for one query, (dim,).
+
+    The scores and the order that ``pair_scores`` and ``ranked`` give, without the bookkeeping for many queries.
+    """
+    scores = dots(rows, query)
+    order = np.lexsort((keys, -scores))[:k]
+    return Neighbors(keys[order], scores[order])
 
 
 def nothing_for(n_queries: int) -> list[Neighbors]:
