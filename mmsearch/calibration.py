@@ -28,6 +28,11 @@ class Scale:
     low: float = 0.0
     high: float = 1.0
 
+    @property
+    def span(self) -> float:
+        """How many cosines lie between 0 and 1."""
+        return self.high - self.low
+
     def __call__(self, cosines: Vectors) -> Vectors:
         """Calibrated scores of cosines, any shape."""
         return np.asarray((cosines - self.low) / (self.high - self.low), dtype=np.float32)

@@ -13,7 +13,7 @@ from PIL import Image
 from mmsearch.errors import InvalidInput
 from mmsearch.protocols import CellEncoder, Encoder
 from mmsearch.types import Picture, Vectors
-from mmsearch.views import BOXES, views
+from mmsearch.views import views
 
 BATCH = 64
 """Items that are encoded and committed together."""
@@ -21,7 +21,8 @@ MAX_TEXT = 1_000_000
 """Characters of one item's text; longer ones are refused, not cut."""
 
 Prepared = dict[str, list[Picture]]
-"""The pictures to encode for each field."""
+"""The pictures to encode for each field; what several fields need is one and the same object. The last picture of
+``regions``, and that of ``cells``, may be one that ``prepare_cells`` made."""
 
 
 @dataclass(slots=True)
@@ -64,25 +65,40 @@ class FieldEncoder:
             widths["cells"] = (self.encoder.n_cells * self.encoder.cell_dim, "int8")
         return widths
 
+    @property
+    def _closer(self) -> bool:
+        """Whether the encoder reads pictures for their cells more closely than for their vectors."""
+        encoder = self.encoder
+        return isinstance(encoder, CellEncoder) and encoder.n_cells > 0 and encoder.cell_size > encoder.image_size
+
     def prepare(self, image: Image.Image) -> Prepared:
         """Shrink a picture to what each field's tower reads; runs in many threads."""
         prepared: Prepared = {}
-        if "picture" in self.fields or "cells" in self.fields:
-            whole = [self.encoder.prepare(image)]
-            prepared |= {name: whole for name in ("picture", "cells") if name in self.fields}
+        whole = [self.encoder.prepare(image)] if {"picture", "regions"} & set(self.fields) else []
+        closely: list[Picture] = []
+        if "cells" in self.fields or ("regions" in self.fields and self._closer):
+            assert isinstance(self.encoder, CellEncoder)
+            closely = [self.encoder.prepare_cells(image)]
+        if "picture" in self.fields:
+            prepared["picture"] = whole
         if "regions" in self.fields:
-            prepared["regions"] = [self.encoder.prepare(view) for view in views(image)]
+            others = [self.encoder.prepare(view) for view in views(image)[1:]]
+            prepared["regions"] = [*whole, *others, *(closely if self._closer else [])]
+        if "cells" in self.fields:
+            prepared["cells"] = closely
         return prepared
 
     def encode(self, pictures: Mapping[int, Prepared], texts: Mapping[int, str]) -> Encoded:
         """Rows for pictures and texts, by the caller's index; an index whose vectors are unusable is a fault."""
         encoded = Encoded()
+        seen = _Seen(self, [part for prepared in pictures.values() for its in prepared.values() for part in its])
         for name in self.fields:
             if name == "text":
-                parts = {i: self._windows(text, i, encoded) for i, text in texts.items()}
-                self._add(encoded, name, parts)
+                self._add_texts(encoded, {i: self._windows(text, i, encoded) for i, text in texts.items()})
             else:
-                self._add(encoded, name, {i: prepared[name] for i, prepared in pictures.items() if name in prepared})
+                parts = {i: prepared[name] for i, prepared in pictures.items() if name in prepared}
+                flat = [part for its in parts.values() for part in its]
+                self._add(encoded, name, parts, seen.cells(flat) if name == "cells" else seen.vectors(flat))
         for i in encoded.faults:
             for spans in encoded.spans.values():
                 spans.pop(i, None)
@@ -96,12 +112,16 @@ class FieldEncoder:
             return []
         return self.encoder.split_text(text)
 
-    def _add(self, encoded: Encoded, name: str, parts: Mapping[int, Sequence[Any]]) -> None:
+    def _add_texts(self, encoded: Encoded, parts: Mapping[int, Sequence[str]]) -> None:
         flat = [part for its in parts.values() for part in its]
+        unique = list(dict.fromkeys(flat))
+        rows = self.checked(self.encoder.encode_texts(unique), len(unique)) if unique else _no_rows(self.encoder.dim)
+        place = {text: i for i, text in enumerate(unique)}
+        self._add(encoded, "text", parts, rows[[place[text] for text in flat]])
+
+    def _add(self, encoded: Encoded, name: str, parts: Mapping[int, Sequence[Any]], rows: NDArray[Any]) -> None:
+        """Keep the rows of each index whose rows are all good; ``rows`` has one for each part, in order."""
         encoded.spans[name] = {}
-        if not flat:
-            return
-        rows = self._run(name, flat)
         good = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
         keep = np.zeros(len(rows), dtype=np.bool_)
         at = stored = 0
@@ -116,18 +136,13 @@ class FieldEncoder:
         if stored:
             encoded.rows[name] = rows[keep]
 
-    def _run(self, name: str, parts: list[Any]) -> NDArray[Any]:
-        if name == "text":
-            unique = list(dict.fromkeys(parts))
-            rows = self._checked(self.encoder.encode_texts(unique), len(unique))
-            place = {text: i for i, text in enumerate(unique)}
-            return rows[[place[text] for text in parts]]
-        if name == "cells":
-            assert isinstance(self.encoder, CellEncoder)
-            return quantise_cells(self.encoder.encode_cells(parts))
-        return self._checked(self.encoder.encode_images(parts), len(parts))
+    def is_closer(self, picture: Picture) -> bool:
+        """Whether ``prepare_cells`` made this, if the encoder reads more closely for cells."""
+        size = getattr(self.encoder, "cell_size", 0)
+        return self._closer and isinstance(picture, np.ndarray) and picture.shape[:2] == (size, size)
 
-    def _checked(self, rows: Vectors, n: int) -> Vectors:
+    def checked(self, rows: Vectors, n: int) -> Vectors:
+        """The rows, if there are ``n`` of the encoder's width."""
         rows = np.asarray(rows, dtype=np.float32)
         if rows.shape != (n, self.encoder.dim):
             expected = (n, self.encoder.dim)
@@ -135,9 +150,42 @@ class FieldEncoder:
         return rows
 
 
-def n_parts(name: str) -> int | None:
-    """How many rows a picture has in a field's space; None for texts, which have as many as they have windows."""
-    return {"picture": 1, "cells": 1, "regions": len(BOXES)}.get(name)
+class _Seen:
+    """What the encoder makes of prepared pictures, each run once however many fields need it."""
+
+    def __init__(self, fields: FieldEncoder, pictures: Sequence[Picture]) -> None:
+        self._fields = fields
+        self._pictures = pictures  # held, since their ids name them
+        self._vectors: dict[int, Vectors] = {}
+        self._cells: dict[int, NDArray[np.int8]] = {}
+
+    def vectors(self, pictures: Sequence[Picture]) -> Vectors:
+        """(n, dim) rows."""
+        closely = [picture for picture in pictures if self._fields.is_closer(picture)]
+        self._read_closely([picture for picture in closely if id(picture) not in self._vectors])
+        missing = {id(picture): picture for picture in pictures if id(picture) not in self._vectors}
+        if missing:
+            rows = self._fields.encoder.encode_images(list(missing.values()))
+            self._vectors.update(zip(missing, self._fields.checked(rows, len(missing)), strict=True))
+        return np.stack([self._vectors[id(picture)] for picture in pictures]) if pictures else _no_rows(1)
+
+    def cells(self, pictures: Sequence[Picture]) -> NDArray[np.int8]:
+        """(n, n_cells * cell_dim) rows."""
+        self._read_closely([picture for picture in pictures if id(picture) not in self._cells])
+        return np.stack([self._cells[id(picture)] for picture in pictures]) if pictures else np.zeros((0, 1), np.int8)
+
+    def _read_closely(self, pictures: Sequence[Picture]) -> None:
+        if not pictures:
+            return
+        assert isinstance(self._fields.encoder, CellEncoder)
+        vectors, cells = self._fields.encoder.encode_cells(pictures)
+        if self._fields.is_closer(pictures[0]):  # else the vectors are those that encode_images gives
+            self._vectors.update(zip(map(id, pictures), vectors, strict=True))
+        self._cells.update(zip(map(id, pictures), quantise_cells(cells), strict=True))
+
+
+def _no_rows(width: int) -> Vectors:
+    return np.zeros((0, width), dtype=np.float32)
 
 
 def quantise_cells(cells: NDArray[np.float32]) -> NDArray[np.int8]:

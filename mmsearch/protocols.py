@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from mmsearch.types import Cells, Keys, Neighbors, Picture, Vectors
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.types import Cells, Hit, Keys, Neighbors, Picture, Query, Signal, Vectors, Words
 
 
 @runtime_checkable
@@ -47,10 +50,21 @@ class CellEncoder(Protocol):
     """An encoder that also describes the cells of a picture, for late interaction."""
 
     n_cells: int
+    """0: it has none after all."""
     cell_dim: int
+    cell_size: int
+    """Pixels a side that are read for cells; where that is more than ``image_size``, the vector gains too."""
 
-    def encode_cells(self, images: Sequence[Picture]) -> Cells:
-        """Pictures to unit rows per cell, (n, n_cells, cell_dim) float32."""
+    def prepare_cells(self, image: Picture) -> Picture:
+        """Shrink a picture to what ``encode_cells`` reads; runs in many threads while the model works."""
+        ...
+
+    def encode_cells(self, images: Sequence[Picture]) -> tuple[Vectors, Cells]:
+        """Pictures, read closely, to (n, dim) unit rows of the wholes and (n, n_cells, cell_dim) of their cells."""
+        ...
+
+    def encode_words(self, texts: Sequence[str]) -> list[Words]:
+        """The words of each text, with a unit row a token in the space of the cells."""
         ...
 
 
@@ -80,4 +94,69 @@ class VectorIndex(Protocol):
 
     def search(self, queries: Vectors, k: int) -> list[Neighbors]:
         """For each query row the k nearest, best first; fewer where fewer are stored, never padded."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Reorders a short list of hits with a slower, more exact opinion."""
+
+    name: str
+
+    def rerank(self, query: Query, hits: Sequence[Hit]) -> list[Hit]:
+        """The same hits, best first, with ``rank`` and ``score`` to match."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A stage that gives each hit a number, which a cascade weighs against the numbers of the other stages."""
+
+    name: str
+
+    def score(self, query: Query, hits: Sequence[Hit], deadline: float | None = None) -> Signal:
+        """One number a hit, in the hits' order; what ``time.perf_counter() > deadline`` leaves no time for is NaN."""
+        ...
+
+
+class Collection(Protocol):
+    """What stages may ask of the store whose hits they reorder."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The store's encoder, loaded when first needed."""
+        ...
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The spaces that hold rows: of picture, text, regions, cells and joint."""
+        ...
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder's name, known without loading it."""
+        ...
+
+    def has_bank(self, kind: str) -> bool:
+        """Whether there is a bank of queries of a kind, ``text`` or ``picture``."""
+        ...
+
+    def query_vector(self, query: Query) -> tuple[Vectors, str]:
+        """A query as one unit vector, (dim,), and the field whose items it resembles."""
+        ...
+
+    def rows(self, field: str, hits: Sequence[Hit]) -> tuple[Keys, Keys]:
+        """For each hit the number of its first row in a space and how many it has, (n,) each; 0 of them if none."""
+        ...
+
+    def stored(self, field: str, rows: Keys) -> NDArray[Any]:
+        """Stored rows of a space, (n, width): float32, or the int8 codes of cells."""
+        ...
+
+    def biases(self, field: str, rows: Keys, kind: str) -> NDArray[np.float32] | None:
+        """The bias of rows of a space for queries of a kind, (n,) float32; None without a bank of such queries."""
+        ...
+
+    def centre(self, field: str, kind: str) -> float:
+        """The mean bias of a space's rows, so that taking biases off leaves scores where they were on the whole."""
         ...

@@ -92,8 +92,15 @@ class Retriever:
         sort: str | None = None,
         exclude: Sequence[str] = (),
         exact: bool = False,
+        resolved: Resolved | None = None,
     ) -> list[list[Hit]]:
-        """The best k hits of each query, best first. See ``Engine.search``."""
+        """The best k hits of each query, best first. See ``Engine.search``.
+
+        Parameters
+        ----------
+        resolved
+            The queries' vectors, if they are known already.
+        """
         k = check_k(k)
         checked = [as_query(query) for query in queries]
         condition = None if where is None else parse(where)
@@ -103,7 +110,7 @@ class Retriever:
             spaces = _spaces(view, field)
             if not checked:
                 return []
-            resolved = resolve(checked, self._encoder, self._store, view)
+            resolved = resolved or resolve(checked, self._encoder, self._store, view)
             barred = self._barred(exclude)
             found: list[list[Candidate]] = [[] for _ in checked]
             for space in spaces:
@@ -112,7 +119,7 @@ class Retriever:
                 for candidates, answer, kind in zip(found, answers, resolved.kinds, strict=True):
                     candidates += self._calibrated(view, space, kind, answer) if len(spaces) > 1 else answer
             best = [_best_groups(candidates, k) for candidates in found]
-            return [_sorted(hits, sort) for hits in self._hits(best)]
+            return [sorted_by(hits, sort) for hits in self._hits(best)]
 
     def _barred(self, exclude: Sequence[str]) -> frozenset[bytes | int]:
         """The groups that must not be found: those of the excluded items."""
@@ -129,7 +136,14 @@ class Retriever:
                     self._allowed.popitem(last=False)
         return allowed
 
-    def _calibrated(self, view: View, space: SearchSpace, kind: str, found: Sequence[Candidate]) -> list[Candidate]:
+    def slopes(self, view: View, kind: str, field: str | None = None) -> dict[str, float]:
+        """Scores per unit of cosine by field, for queries of a kind; 1 where a field is searched alone."""
+        spaces = _spaces(view, field)
+        if len(spaces) < 2:
+            return {}
+        return {space.record.field: 1.0 / self._scale(view, space, kind).span for space in spaces}
+
+    def _scale(self, view: View, space: SearchSpace, kind: str) -> Scale:
         key = (view.generation, kind, space.record.field)
         scale = self._scales.get(key)
         if scale is None:
@@ -140,7 +154,10 @@ class Retriever:
                 self._scales[key] = scale
                 while len(self._scales) > REMEMBERED:
                     self._scales.popitem(last=False)
-        scores = scale(np.array([candidate.score for candidate in found], dtype=np.float32))
+        return scale
+
+    def _calibrated(self, view: View, space: SearchSpace, kind: str, found: Sequence[Candidate]) -> list[Candidate]:
+        scores = self._scale(view, space, kind)(np.array([candidate.score for candidate in found], dtype=np.float32))
         return [replace(candidate, score=float(score)) for candidate, score in zip(found, scores, strict=True)]
 
     def _hits(self, chosen: Sequence[Sequence[Candidate]]) -> list[list[Hit]]:
@@ -264,7 +281,7 @@ def _spaces(view: View, field: str | None) -> list[SearchSpace]:
     return [view.spaces[name] for name in view.held if field in (None, name)]
 
 
-def _sorted(hits: list[Hit], sort: str | None) -> list[Hit]:
+def sorted_by(hits: list[Hit], sort: str | None) -> list[Hit]:
     """The same hits in the order of a metadata field, ``-field`` for the largest first; those without it come last."""
     if sort is None:
         return hits

@@ -130,7 +130,7 @@ class SearchSpace:
             rows = int(read_meta(self._file)["rows"])
             if rows > self.record.rows:  # the graph of a later state, or of a catalog that was replaced by an older one
                 return None
-            meta = self._meta(rows)
+            meta = self.identity(rows)
             originals = Originals(self.matrix)
             graph = HNSWIndex.load(
                 self._file, dim=self.record.width, dtype="f16", meta_must_equal=meta, originals=originals
@@ -139,8 +139,8 @@ class SearchSpace:
             return None
         return Covering(graph, rows, originals)
 
-    def _meta(self, rows: int) -> dict[str, str | int]:
-        """What a graph over the first rows must say of itself: which rows, by their checksums."""
+    def identity(self, rows: int) -> dict[str, str | int]:
+        """What anything made from the first rows must say of itself: which rows, by their checksums."""
         crcs, whole = self._crcs(), rows // BLOCK
         checksum = zlib.crc32(np.array([crcs.get(block, -1) for block in range(whole)], dtype=np.int64).tobytes())
         checksum = zlib.crc32(self.matrix[whole * BLOCK : rows].tobytes(), checksum)
@@ -191,7 +191,7 @@ class SearchSpace:
             graph.add(keys, widen(self.matrix[keys]))
         if len(graph):
             graph.tune(self.sample_queries(others), k=10, target=RECALL_TARGET)
-        graph.save(self._file, self._meta(self.record.rows))
+        graph.save(self._file, self.identity(self.record.rows))
         with self._lock:
             self._covering, self._looked = Covering(graph, self.record.rows, originals), True
         return True

@@ -7,6 +7,7 @@
       spaces/             vectors, one append-only file a space
       indexes/            HNSW graphs: a cache, rebuilt from the two above whenever it does not fit them
       pictures/           copies of pictures that were given in memory
+      bank/               queries of the kind that people ask, for reranking
       writer.lock         who writes
 """
 
@@ -35,8 +36,8 @@ from mmsearch.types import FIELDS, SPACES, Report
 
 DEFAULT_FIELDS = ("picture", "text")
 _ATTEMPTS = 3
-_OWN_FILE = re.compile(r"(\d+-[a-z]+-\d+)\.(vectors|usearch)")
-_FOLDERS = ("spaces", "indexes", "pictures")
+_OWN_FILE = re.compile(r"(\d+-[a-z]+-\d+)\.(vectors|usearch|hubs)")
+_FOLDERS = ("spaces", "indexes", "pictures", "bank")
 _ENCODER, _NEXT, _FIELDS = "encoder", "next_encoder", "fields"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 """(height, width, 3) uint8 RGB."""
 Picture: TypeAlias = "Image.Image | Pixels"
 """A decoded RGB picture."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom as fractions of an upright picture."""
 
 FIELDS = ("picture", "text")
 """The fields that are searched; ``regions`` and ``cells`` serve reranking."""
@@ -108,7 +112,10 @@ class Query:
 class Hit:
     """One ranked answer. ``rank`` starts at 1; a higher ``score`` is better.
 
-    ``field`` says where it was found, and ``copies`` are the other items whose picture is identical.
+    ``field`` says where it was found, and ``copies`` are the other items whose picture is identical. What reranking
+    adds: the score and the rank by stage in the order of the stages (``vectors`` is the retrieval before them), the
+    ``region`` of the picture that answers best, how well each of the query's ``words`` is found in it (cosines), and
+    ``notes`` on what could not be done for it.
     """
 
     item: Item
@@ -116,6 +123,54 @@ class Hit:
     rank: int
     copies: tuple[Item, ...] = ()
     field: str = "picture"
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ranks: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    region: Box | None = None
+    words: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def explain(self) -> str:
+        """Why it is where it is, for people: each stage's score and the rank after it, region, words, notes."""
+        lines = [f"rank {self.rank}, score {self.score:.4f}, found by its {self.field}"]
+        for stage, rank in self.ranks.items():
+            score = f"score {self.scores[stage]:.4f}" if stage in self.scores else "not scored"
+            lines.append(f"  {stage}: {score}, rank {rank}")
+        if self.region is not None:
+            left, top, right, bottom = (f"{100 * side:.0f}%" for side in self.region)
+            lines.append(f"  best region: {left} to {right} from the left, {top} to {bottom} from the top")
+        if self.words:
+            lines.append("  words: " + ", ".join(f"{word} {score:.2f}" for word, score in self.words.items()))
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text for late interaction: its words, and its tokens' rows.
+
+    ``of``, (n_tokens,) int64, says of which word each token is a piece; ``rows`` are (n_tokens, cell_dim) float32
+    unit rows.
+    """
+
+    words: tuple[str, ...]
+    of: Keys
+    rows: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What one stage says of some hits.
+
+    ``values``, (n,) float32, higher is better; NaN for a hit on which the stage has no opinion or to which it did
+    not come. ``regions`` and ``words`` are by hit where the stage knows them, empty otherwise; ``notes`` say what
+    could not be done.
+    """
+
+    values: NDArray[np.float32]
+    regions: tuple[Box | None, ...] = ()
+    words: tuple[Mapping[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+    skipped: str = ""
+    """Why the stage has nothing to say on this query, which need not be a fault."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmsearch.types import Box
+
 if TYPE_CHECKING:
     from PIL import Image
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as fractions of the upright picture."""
 
 CROP = 0.65
 """Side of a crop as a fraction of the picture's."""
@@ -23,7 +22,9 @@ BOXES: tuple[Box, ...] = (
     (_REST, _REST, 1.0, 1.0),
     (_REST / 2, _REST / 2, 1.0 - _REST / 2, 1.0 - _REST / 2),
 )
-"""Where each view lies, by its part number: whole, mirrored, the four corners, the middle."""
+"""Where each view lies, by its part number: whole, mirrored, the four corners, the middle. A further part, for encoders
+that have it, is the whole again, read more closely."""
+WHOLE, MIRROR, CROPS = 0, 1, slice(2, 7)
 
 
 def views(image: Image.Image) -> list[Image.Image]:

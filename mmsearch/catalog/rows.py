@@ -116,6 +116,15 @@ class RowBook:
         pairs = pairs.reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
 
+    def spans(self, space: int, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """The first row of each item (by id) in a space and how many it has, which follow each other."""
+        rows = self._database.reader.execute(
+            "SELECT i.id, min(v.row), count(*) FROM items i JOIN vectors v ON v.item = i.key AND v.space = ?"
+            " WHERE i.id IN (SELECT value FROM json_each(?)) GROUP BY i.key",
+            (space, json.dumps(list(ids))),
+        )
+        return {id: (first, count) for id, first, count in rows}
+
     def without(self, space: int, column: str) -> list[int]:
         """Keys of the items that have a picture (column ``content``) or a ``text`` but no rows in a space yet."""
         assert column in ("content", "text")

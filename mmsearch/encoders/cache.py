@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmsearch.encoders.spec import digest
 
-LAYOUT = 3
+LAYOUT = 4
 """Raised when the export's files change meaning, so that an older export is made again."""
 
 

@@ -137,20 +137,31 @@ class OnnxEncoder(TowerEncoder):
         """Token ids, (n, context), to (n, dim) float32 unit rows."""
         return _run(self._text_session, ids)
 
+    def run_words(self, ids: NDArray[np.int64]) -> tuple[Vectors, Cells]:
+        """Token ids, (n, context), to (n, dim) and (n, context, cell_dim) float32 unit rows."""
+        vectors, words = _run_all(self._text_session, ids)
+        return vectors, words
+
+    def word_pieces(self, ids: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """The words of token ids, (context,), and of which word each token is a piece; -1 for what is no word."""
+        return self._tokenizer.pieces(ids)
+
     def run_images(self, pixels: Pixels) -> Vectors:
         """Pixels, (n, height, width, 3) uint8, to (n, dim) float32 unit rows."""
-        return self._spread(self._image_session, pixels)
+        return self._spread(self._image_session, pixels)[0]
 
-    def run_cells(self, pixels: Pixels) -> Cells:
-        """Pixels, (n, height, width, 3) uint8, to (n, n_cells, cell_dim) float32 unit rows."""
-        return self._spread(self._cell_session, pixels)
+    def run_cells(self, pixels: Pixels) -> tuple[Vectors, Cells]:
+        """Pixels, (n, size, size, 3) uint8, to (n, dim) and (n, n_cells, cell_dim) float32 unit rows."""
+        vectors, cells = self._spread(self._cell_session, pixels)
+        return vectors, cells
 
-    def _spread(self, session: Any, rows: Pixels) -> Vectors:  # noqa: ANN401 onnxruntime has no types
+    def _spread(self, session: Any, rows: Pixels) -> list[Vectors]:  # noqa: ANN401 onnxruntime has no types
         """Run a few pictures a core at a time: cores that share one picture spend their time waiting for each other."""
         parts = [rows[first : first + PART] for first in range(0, len(rows), PART)]
         if len(parts) < 2:
-            return _run(session, rows)
-        return np.concatenate(list(self._pool.map(partial(_run, session), parts)))
+            return _run_all(session, rows)
+        done = self._pool.map(partial(_run_all, session), parts)
+        return [np.concatenate(outputs) for outputs in zip(*done, strict=True)]
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -204,4 +215,9 @@ def file_digest(file: Path) -> str:
 
 
 def _run(session: Any, rows: NDArray[Any]) -> Vectors:  # noqa: ANN401 onnxruntime has no types
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: rows})[0], dtype=np.float32)
+    return _run_all(session, rows)[0]
+
+
+def _run_all(session: Any, rows: NDArray[Any]) -> list[Vectors]:  # noqa: ANN401 onnxruntime has no types
+    outputs = session.run(None, {session.get_inputs()[0].name: rows})
+    return [np.asarray(output, dtype=np.float32) for output in outputs]

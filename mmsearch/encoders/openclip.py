@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.encoders.cells import CellHeads, heads_of
 from mmsearch.encoders.create import Created, create
 from mmsearch.encoders.foreign import ForeignTokenizer
 from mmsearch.encoders.preprocess import Preprocess
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-CELL_HEAD_FILE = "reranker.safetensors"
 BF16_COSINE = 0.99
 """Least cosine of a check vector in bf16, whose eight bits round far more than fp16's eleven."""
 
@@ -45,7 +44,7 @@ class OpenClipEncoder(TowerEncoder):
         tokenizer: ClipTokenizer | ForeignTokenizer,
         device: str,
         precision: str,
-        cell_head: torch.nn.Linear | None = None,
+        heads: CellHeads | None = None,
     ) -> None:
         import torch
 
@@ -58,7 +57,7 @@ class OpenClipEncoder(TowerEncoder):
         if isinstance(visual, torch.nn.Module):
             visual.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
-        self.cell_head = None if cell_head is None else cell_head.to(device=self.device, dtype=self.dtype)
+        self.heads = None if heads is None else heads.to(self.model)
         self.scale = [
             torch.tensor(values).mul(255).view(1, 3, 1, 1) for values in (spec.preprocess.mean, spec.preprocess.std)
         ]
@@ -98,24 +97,41 @@ class OpenClipEncoder(TowerEncoder):
             batch = self.normalised(torch.from_numpy(np.ascontiguousarray(pixels)))
             return self._unit(self.model.encode_image(batch))  # type: ignore[operator]
 
-    def run_cells(self, pixels: Pixels) -> Cells:
-        """Pixels, (n, height, width, 3) uint8, to (n, n_cells, cell_dim) float32 unit rows."""
+    def run_cells(self, pixels: Pixels) -> tuple[Vectors, Cells]:
+        """Pixels, (n, size, size, 3) uint8, to (n, dim) and (n, n_cells, cell_dim) float32 unit rows."""
         import torch
 
         with torch.inference_mode():
-            return self._unit(self.cells(self.normalised(torch.from_numpy(np.ascontiguousarray(pixels)))))
+            vectors, cells = self.cells(self.normalised(torch.from_numpy(np.ascontiguousarray(pixels))))
+            return self._unit(vectors), self._unit(cells)
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels, (n, height, width, 3) of 0 to 255, to what the image tower takes, (n, 3, height, width)."""
         mean, std = (value.to(self.device) for value in self.scale)
         return ((pixels.to(self.device).permute(0, 3, 1, 2).float() - mean) / std).to(self.dtype)
 
-    def cells(self, batch: torch.Tensor) -> torch.Tensor:
-        """A normalised batch to (n, n_cells, cell_dim), rows not yet of unit length."""
-        assert self.cell_head is not None
-        grid = self.model.visual.trunk.forward_features(batch)  # type: ignore[operator, union-attr]  # (n, C, h, w)
-        cells: torch.Tensor = self.cell_head(grid.flatten(2).transpose(1, 2))
-        return cells
+    def run_words(self, ids: NDArray[np.int64]) -> tuple[Vectors, Cells]:
+        """Token ids, (n, context), to (n, dim) unit rows and (n, context, cell_dim) unit rows."""
+        import torch
+
+        with torch.inference_mode():
+            tokens = torch.from_numpy(ids).to(self.device)
+            return self.run_texts(ids), self._unit(self.words(tokens))
+
+    def word_pieces(self, ids: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """The words of token ids, (context,), and of which word each token is a piece; -1 for what is no word."""
+        assert isinstance(self._tokenizer, ClipTokenizer)  # no other model has heads
+        return self._tokenizer.pieces(ids)
+
+    def cells(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A normalised batch to (n, dim) and (n, n_cells, cell_dim), rows not yet of unit length."""
+        assert self.heads is not None
+        return self.heads.cells(self.model, batch)
+
+    def words(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token ids, (n, context), to (n, context, cell_dim), rows not yet of unit length."""
+        assert self.heads is not None
+        return self.heads.words(self.model, ids)
 
     def _unit(self, features: torch.Tensor) -> Vectors:
         import torch
@@ -176,11 +192,12 @@ def _load(
     reference: tuple[Vectors, Vectors] | None,
 ) -> OpenClipEncoder:
     created = create(source or name)
-    cell_head = _cell_head(source)
     spec = _spec(name, licence, created)
-    if cell_head is not None:
-        spec = replace(spec, cells=(_n_cells(created.model, spec), cell_head.out_features))
-    encoder = OpenClipEncoder(spec, created.model, created.tokenizer, device, precision, cell_head)
+    heads = heads_of(created.model, source, spec.dim) if isinstance(created.tokenizer, ClipTokenizer) else None
+    if heads is not None:
+        size = round(max(spec.preprocess.size) * heads.scale)
+        spec = replace(spec, cells=(_n_cells(created.model, heads, size), heads.dim), cell_size=size)
+    encoder = OpenClipEncoder(spec, created.model, created.tokenizer, device, precision, heads)
     least = BF16_COSINE if precision == "bf16" else CHECK_COSINE
     towers = zip(("text", "image"), encoder.check_vectors(), reference or (None, None), strict=True)
     for tower, vectors, expected in towers:
@@ -238,27 +255,11 @@ def weights_digest(model: torch.nn.Module) -> str:
     return hasher.hexdigest()[:16]
 
 
-def _cell_head(source: str | None) -> torch.nn.Linear | None:
-    """The late-interaction head for picture cells that lies beside the embedded model's weights."""
-    file = Path((source or "").removeprefix("local-dir:")) / CELL_HEAD_FILE
-    if source is None or not file.is_file():
-        return None
-    import torch
-    from safetensors.torch import load_file
-
-    tensors = load_file(file)
-    weight, bias = tensors["late.img.weight"].float(), tensors["late.img.bias"].float()
-    head = torch.nn.Linear(weight.shape[1], weight.shape[0])
-    head.load_state_dict({"weight": weight, "bias": bias})
-    return head.eval()
-
-
-def _n_cells(model: torch.nn.Module, spec: EncoderSpec) -> int:
+def _n_cells(model: torch.nn.Module, heads: CellHeads, size: int) -> int:
     import torch
 
     with torch.inference_mode():
-        grid = model.visual.trunk.forward_features(torch.zeros((1, 3, *spec.preprocess.size)))  # type: ignore[operator, union-attr]
-        return int(grid.shape[2] * grid.shape[3])
+        return int(heads.cells(model, torch.zeros((1, 3, size, size)))[1].shape[1])
 
 
 def _width(model: torch.nn.Module, context: int) -> int:

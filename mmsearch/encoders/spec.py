@@ -37,7 +37,9 @@ class EncoderSpec:
     architecture: str = ""
     """Digest of what the weights do not show: heads, activations, pooling."""
     cells: tuple[int, int] = (0, 0)
-    """Cells of a picture and numbers a cell, for late interaction; none for most models."""
+    """Cells of a picture and numbers a cell, for late interaction; none for some models."""
+    cell_size: int = 0
+    """Pixels a side that are read for cells."""
 
     @property
     def fingerprint(self) -> str:

@@ -59,6 +59,23 @@ class ClipTokenizer:
             row[: len(inner) + 2] = [self._start, *inner, self._end]
         return ids
 
+    def pieces(self, ids: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """The words of a row of ids, and of which word each token is a piece, (context,); -1 for what is no word."""
+        end = int(np.argmax(ids == self._end)) if (ids == self._end).any() else len(ids)
+        of = np.full(len(ids), -1, dtype=np.int64)
+        words: list[list[int]] = [[]]
+        for place in range(1, end):
+            of[place] = len(words) - 1
+            words[-1].append(int(ids[place]))
+            if str(self._backend.id_to_token(int(ids[place]))).endswith("</w>"):
+                words.append([])
+        return tuple(self._letters(its) for its in words if its), of
+
+    def _letters(self, ids: Sequence[int]) -> str:
+        byte_of = _bytes_of_letters()
+        letters = "".join(str(self._backend.id_to_token(one)) for one in ids).removesuffix("</w>")
+        return bytes(byte_of[letter] for letter in letters).decode("utf-8", "replace")
+
     def split(self, text: str) -> list[str]:
         """Pieces of a text that each fit the context, in order and overlapping; the text itself if it fits."""
         room = self.context - 2
@@ -149,6 +166,13 @@ def _merges() -> list[tuple[str, str]]:
             lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1 : _N_MERGES + 1]
             return [(first, second) for first, second in (line.split() for line in lines)]
     raise ModelUnavailable("the CLIP vocabulary was not found: reinstall it with pip install open-clip-torch")
+
+
+@cache
+def _bytes_of_letters() -> dict[str, int]:
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    order = printable + [code for code in range(256) if code not in printable]
+    return {chr(code): byte for code, byte in zip(_byte_letters(), order, strict=True)}
 
 
 def _byte_letters() -> list[int]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,12 +15,16 @@ from numpy.typing import NDArray
 from mmsearch.encoders.spec import PROBE_TEXTS, EncoderSpec, probe_pixels
 from mmsearch.encoders.tokenizer import check_text
 from mmsearch.errors import InvalidInput, ModelBroken
-from mmsearch.types import Cells, Picture, Pixels, Vectors
+from mmsearch.types import Cells, Picture, Pixels, Vectors, Words
 
 Input = TypeVar("Input", NDArray[np.int64], Pixels)
+Output = TypeVar("Output")
 
 CHECK_COSINE = 0.999
 """Least cosine of a check vector to its reference; runtimes, devices and fp16 differ by less than this."""
+
+REMEMBERED = 64
+"""Texts whose words are kept four times over: those of the queries that are being answered."""
 
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "failed to allocate", "bad allocation", "bad_alloc")
 """What CUDA and MPS, torch on the CPU, ONNX Runtime and C++ say."""
@@ -40,6 +47,10 @@ class TowerEncoder(ABC):
         self.runtime = runtime
         self.image_size = max(spec.preprocess.size)
         self.n_cells, self.cell_dim = spec.cells
+        self.cell_size = spec.cell_size
+        self._cell_preprocess = replace(spec.preprocess, size=(spec.cell_size, spec.cell_size))
+        self._words: OrderedDict[str, Words] = OrderedDict()
+        self._words_lock = threading.Lock()
         self._fitting: dict[str, int] = {}  # by tower: the largest batch that memory was found to hold
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
@@ -53,7 +64,50 @@ class TowerEncoder(ABC):
         if isinstance(texts, str):  # a sequence of str too, of its letters
             raise InvalidInput(f"expected a list of texts, got one str: put it into a list, [{texts[:40]!r}]")
         ids = self.tokenize([check_text(text) for text in texts])
+        if self.n_cells and 0 < len(texts) <= REMEMBERED:
+            return self._read_words(texts, ids)
         return self._in_batches("text", self.run_texts, ids, self.batch_size * 4)
+
+    def encode_words(self, texts: Sequence[str]) -> list[Words]:
+        """The words of each text, with a unit row a token in the space of the cells.
+
+        Texts that were encoded a moment ago cost nothing: both come of one run.
+
+        Raises
+        ------
+        InvalidInput
+            If the model has no cells (``n_cells`` is 0).
+        """
+        if not self.n_cells:
+            raise InvalidInput(f"the encoder {self.name!r} has no cells")
+        found: list[Words] = []
+        for first in range(0, len(texts), REMEMBERED):
+            part = [check_text(text) for text in texts[first : first + REMEMBERED]]
+            known = {text: self._words.get(text) for text in part}
+            missing = [text for text, words in known.items() if words is None]
+            if missing:
+                self._read_words(missing, self.tokenize(missing))
+            found += [known[text] or self._words[text] for text in part]
+        return found
+
+    def _read_words(self, texts: Sequence[str], ids: NDArray[np.int64]) -> Vectors:
+        """The texts' vectors; their words are remembered."""
+        vectors, tokens = self._both_in_batches("text", self.run_words, ids, self.batch_size * 4)
+        for text, its_ids, its_tokens in zip(texts, ids, tokens, strict=True):
+            self._remember(text, self._words_of(its_ids, its_tokens))
+        return vectors
+
+    def _remember(self, text: str, words: Words) -> None:
+        with self._words_lock:
+            self._words[text] = words
+            while len(self._words) > 4 * REMEMBERED:
+                self._words.popitem(last=False)
+
+    def _words_of(self, ids: NDArray[np.int64], tokens: Vectors) -> Words:
+        """Without the padding, the start and the end."""
+        pieces, numbers = self.word_pieces(ids)
+        kept = np.flatnonzero(numbers >= 0)
+        return Words(pieces, numbers[kept], np.ascontiguousarray(tokens[kept]))
 
     def encode_images(self, images: Sequence[Picture]) -> Vectors:
         """Pictures, or the pixels that ``prepare`` made of them, to unit rows, (n, dim) float32."""
@@ -62,8 +116,10 @@ class TowerEncoder(ABC):
         pixels = np.stack([self.prepare(image) for image in images])
         return self._in_batches("image", self.run_images, pixels, self.batch_size)
 
-    def encode_cells(self, images: Sequence[Picture]) -> Cells:
-        """Pictures to unit rows per cell, (n, n_cells, cell_dim) float32, row by row from the top left.
+    def encode_cells(self, images: Sequence[Picture]) -> tuple[Vectors, Cells]:
+        """Read pictures closely: (n, dim) unit rows of the wholes, and (n, n_cells, cell_dim) unit rows of their cells.
+
+        Cells come row by row from the top left. What ``prepare_cells`` made may be given instead of pictures.
 
         Raises
         ------
@@ -73,13 +129,18 @@ class TowerEncoder(ABC):
         if not self.n_cells:
             raise InvalidInput(f"the encoder {self.name!r} has no cells")
         if len(images) == 0:
-            return np.zeros((0, self.n_cells, self.cell_dim), dtype=np.float32)
-        pixels = np.stack([self.prepare(image) for image in images])
-        return self._in_batches("cell", self.run_cells, pixels, self.batch_size)
+            empty = np.zeros((0, self.n_cells, self.cell_dim), dtype=np.float32)
+            return np.zeros((0, self.dim), dtype=np.float32), empty
+        pixels = np.stack([self.prepare_cells(image) for image in images])
+        return self._both_in_batches("cell", self.run_cells, pixels, self.batch_size)
 
     def prepare(self, image: Picture) -> Pixels:
         """Resize and crop to what the image tower reads, (height, width, 3) uint8."""
         return self.spec.preprocess(image)
+
+    def prepare_cells(self, image: Picture) -> Pixels:
+        """Resize and crop to what ``encode_cells`` reads, (cell_size, cell_size, 3) uint8."""
+        return self._cell_preprocess(image)
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -94,12 +155,20 @@ class TowerEncoder(ABC):
         """Token ids, (n, context), through the text tower to (n, dim) float32 unit rows."""
 
     @abstractmethod
+    def run_words(self, ids: NDArray[np.int64]) -> tuple[Vectors, Cells]:
+        """Token ids, (n, context), to (n, dim) unit rows and, of the tokens, (n, context, cell_dim) unit rows."""
+
+    @abstractmethod
+    def word_pieces(self, ids: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """The words of token ids, (context,), and of which word each token is a piece; -1 for what is no word."""
+
+    @abstractmethod
     def run_images(self, pixels: Pixels) -> Vectors:
         """Pixels, (n, height, width, 3) uint8, through the image tower to (n, dim) float32 unit rows."""
 
     @abstractmethod
-    def run_cells(self, pixels: Pixels) -> Cells:
-        """Pixels, (n, height, width, 3) uint8, to (n, n_cells, cell_dim) float32 unit rows."""
+    def run_cells(self, pixels: Pixels) -> tuple[Vectors, Cells]:
+        """Pixels, (n, size, size, 3) uint8, to (n, dim) and (n, n_cells, cell_dim) float32 unit rows."""
 
     def check_vectors(self) -> tuple[Vectors, Vectors]:
         """What the towers make of the probe texts and the probe picture: (3, dim) and (1, dim)."""
@@ -107,18 +176,25 @@ class TowerEncoder(ABC):
         return self.run_texts(self.tokenize(PROBE_TEXTS)), self.run_images(pixels[None])
 
     def _in_batches(self, tower: str, run: Callable[[Input], Vectors], rows: Input, size: int) -> Vectors:
+        return np.concatenate([np.zeros((0, self.dim), dtype=np.float32), *self._batches(tower, run, rows, size)])
+
+    def _both_in_batches(
+        self, tower: str, run: Callable[[Input], tuple[Vectors, Cells]], rows: Input, size: int
+    ) -> tuple[Vectors, Cells]:
+        vectors, cells = zip(*self._batches(tower, run, rows, size), strict=True)
+        return np.concatenate(vectors), np.concatenate(cells)
+
+    def _batches(self, tower: str, run: Callable[[Input], Output], rows: Input, size: int) -> Iterator[Output]:
         """Run batch by batch; one that does not fit into memory is halved, and the tower keeps the smaller size."""
-        parts, first = [], 0
-        size = min(size, self._fitting.get(tower, size))
+        first, size = 0, min(size, self._fitting.get(tower, size))
         while first < len(rows):
             try:
-                parts.append(run(rows[first : first + size]))
+                yield run(rows[first : first + size])
                 first += size
             except Exception as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
                 size = self._fitting[tower] = max(1, size // 2)
-        return np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

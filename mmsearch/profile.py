@@ -1,0 +1,117 @@
+"""A store's tuned cascade, and the default where there is none; by the stages' names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mmsearch.cascade import Cascade, Step
+from mmsearch.errors import InvalidInput, StoreDamaged
+from mmsearch.protocols import Collection
+from mmsearch.rerank.hubness import Hubness
+from mmsearch.rerank.late import LateInteraction
+from mmsearch.rerank.regions import Regions
+from mmsearch.rerank.stage import Stage
+
+SETTING = "profile"
+"""The setting under which a store keeps its profile."""
+STAGES = ("hubness", "regions", "late", "cross", "second", "words")
+"""In the order in which they run."""
+DEFAULT = ("hubness", "regions", "late")
+"""What the committed benchmark supports (``benchmarks/cascade.py``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Stages with their weights and numbers of candidates, and what was measured when they were chosen.
+
+    ``encoder`` is the fingerprint of the encoder they were tuned with: another one's scores have another scale.
+    """
+
+    stages: tuple[str, ...]
+    weights: Mapping[str, float]
+    n: Mapping[str, int]
+    encoder: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """What ``from_json`` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Profile:
+        """Read a stored profile.
+
+        Raises
+        ------
+        StoreDamaged
+            If it is none.
+        """
+        try:
+            found = cls(**json.loads(text))
+            return cls(**{**asdict(found), "stages": check_names(found.stages)})
+        except (TypeError, ValueError) as error:
+            raise StoreDamaged(
+                f"the store's profile cannot be read ({error}): make it again with `mmsearch tune`"
+            ) from error
+
+    def cascade(self, budget_ms: float | None = None) -> Cascade:
+        """The stages, built."""
+        stages = build(self.stages, self.options)
+        steps = [Step(stage, self.weights.get(stage.name), self.n.get(stage.name)) for stage in stages]
+        return Cascade(steps, budget_ms=budget_ms, quiet=True)
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of stages, in the order in which they run.
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown or repeated one.
+    """
+    unknown = [name for name in names if name not in STAGES]
+    if unknown or len(set(names)) < len(names):
+        raise InvalidInput(f"expected different stages of {', '.join(STAGES)}; got {', '.join(names) or 'none'}")
+    return tuple(name for name in STAGES if name in names)
+
+
+def build(names: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Stage]:
+    """The stages of these names, with their defaults.
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown name, or a stage that lacks an option it cannot do without.
+    """
+    names = check_names(names)
+    return [_build(name, names, options or {}) for name in names]
+
+
+def _build(name: str, names: Sequence[str], options: Mapping[str, Any]) -> Stage:
+    match name:
+        case "hubness":
+            return Hubness()
+        case "regions":
+            return Regions(corrected="hubness" in names)
+        case "late":
+            return LateInteraction()
+        case _:
+            raise InvalidInput(f"the stage {name!r} is not there yet")
+
+
+def default_cascade(collection: Collection) -> Cascade:
+    """The stages that the benchmark supports and that this collection has what they need for."""
+    names = [name for name in DEFAULT if _can(name, collection)]
+    return Cascade(build(names), quiet=True)
+
+
+def _can(name: str, collection: Collection) -> bool:
+    if name == "hubness":
+        return collection.has_bank("text")
+    # Untrained projections of other encoders' patches are for an evaluation to choose.
+    trained = name != "late" or collection.encoder_name == "mini"
+    return trained and {"regions": "regions", "late": "cells"}[name] in collection.fields

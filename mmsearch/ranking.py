@@ -1,0 +1,167 @@
+"""``Ranker``: what ``Engine.search`` does: retrieve candidates, rerank them, vary them, cut to k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from mmsearch.cascade import Cascade, Step
+from mmsearch.collection import StoreCollection
+from mmsearch.diversify import mmr, near_duplicates
+from mmsearch.errors import InvalidInput
+from mmsearch.filters import Filter
+from mmsearch.overlap import batches
+from mmsearch.profile import SETTING, Profile, default_cascade
+from mmsearch.protocols import Encoder, Reranker
+from mmsearch.queries import QueryLike, Resolved, as_query, resolve
+from mmsearch.retrieval import Retriever, sorted_by
+from mmsearch.store import Store, View
+from mmsearch.types import Hit, Query, Vectors
+from mmsearch.vectors import check_k
+
+Rerank: TypeAlias = bool | Cascade | Sequence[Reranker | Step]
+"""True: the store's tuned cascade, or the default one; False: none; or the stages themselves."""
+
+_BATCH = 64
+"""Queries that are retrieved together; their words stay in the encoder's memory until they are reranked."""
+VARIETY_POOL = 4
+"""Times k hits are looked at for variety."""
+
+
+class Ranker:
+    """Searches a store, with all that may follow the retrieval."""
+
+    def __init__(self, store: Store, encoder: Callable[[], Encoder]) -> None:
+        self._store, self._encoder = store, encoder
+        self.retriever = Retriever(store, encoder)
+        self.collection = StoreCollection(store, encoder)
+        self._usual: tuple[int, Cascade] | None = None
+
+    def search_many(
+        self,
+        queries: Sequence[QueryLike],
+        k: int,
+        *,
+        where: Filter | None = None,
+        field: str | None = None,
+        sort: str | None = None,
+        exact: bool = False,
+        exclude: Sequence[str] = (),
+        rerank: Rerank = True,
+        budget_ms: float | None = None,
+        n_candidates: int | None = None,
+        diversity: float = 0.0,
+        collapse: float | None = None,
+    ) -> list[list[Hit]]:
+        """The best k hits of each query, best first. See ``Engine.search``."""
+        k = check_k(k)
+        _check_variety(diversity, collapse)
+        checked = [as_query(query) for query in queries]
+        cascade = self.cascade(rerank, budget_ms)
+        n = max(k, cascade.n_candidates if n_candidates is None else check_k(n_candidates))
+        if diversity or collapse is not None:
+            n = max(n, VARIETY_POOL * k)
+        answers: list[list[Hit]] = []
+        for batch in batches(checked, _BATCH if cascade.steps else max(1, len(checked))) if checked else [[]]:
+            with self._store.reading() as view:
+                resolved = resolve(batch, self._encoder, self._store, view) if batch else None
+                found = self.retriever.search_many(
+                    batch, n, where=where, field=field, exact=exact, exclude=exclude, resolved=resolved
+                )
+                if resolved is not None:
+                    found = self._reranked(view, cascade, batch, resolved, found, field)
+                answers += [self._varied(hits, k, diversity, collapse) for hits in found]
+        return [sorted_by(hits, sort) for hits in answers]
+
+    def cascade(self, rerank: Rerank, budget_ms: float | None = None) -> Cascade:
+        """The cascade that is meant, ready to be used.
+
+        Raises
+        ------
+        InvalidInput
+            For anything else than a bool, a cascade or stages.
+        """
+        if rerank is False:
+            return Cascade([])
+        if rerank is True:
+            cascade = self._usual_cascade()
+        elif isinstance(rerank, Cascade):
+            cascade = rerank
+        elif isinstance(rerank, Sequence) and not isinstance(rerank, str):
+            cascade = Cascade(rerank)
+        else:
+            raise InvalidInput(f"expected rerank as True, False, a Cascade or a list of stages, got {rerank!r}")
+        if budget_ms is not None:
+            cascade = cascade.within(budget_ms)
+        if rerank is not True:
+            cascade.prepare(self.collection)
+        return cascade
+
+    def _usual_cascade(self) -> Cascade:
+        """The store's tuned cascade if it was tuned for this encoder, else the default one."""
+        with self._store.reading() as view:
+            usual = self._usual
+            if usual is None or usual[0] != view.generation:
+                stored = self._store.catalog.setting(SETTING)
+                profile = Profile.from_json(stored) if stored else None
+                fingerprint = view.encoder.fingerprint if view.encoder else ""
+                suits = profile is not None and profile.encoder == fingerprint
+                cascade = profile.cascade() if profile and suits else default_cascade(self.collection)
+                cascade.prepare(self.collection)
+                usual = self._usual = (view.generation, cascade)
+        return usual[1]
+
+    def _reranked(
+        self,
+        view: View,
+        cascade: Cascade,
+        queries: Sequence[Query],
+        resolved: Resolved,
+        found: Sequence[list[Hit]],
+        field: str | None,
+    ) -> list[list[Hit]]:
+        if not cascade.steps:
+            return list(found)
+        answers = []
+        for n, (query, hits) in enumerate(zip(queries, found, strict=True)):
+            kind = resolved.kinds[n]
+            self.collection.remember([query], Resolved(resolved.vectors[n : n + 1], (kind,)))
+            answers.append(cascade.rerank(query, hits, self.retriever.slopes(view, kind, field)))
+        return answers
+
+    def _varied(self, hits: list[Hit], k: int, diversity: float, collapse: float | None) -> list[Hit]:
+        """Without near copies, chosen for relevance and variety, the first k."""
+        if (not diversity and collapse is None) or len(hits) < 2:
+            return hits[:k]
+        vectors = self._vectors(hits)
+        if collapse is not None:
+            first = near_duplicates(vectors, collapse)
+            kept = [n for n, of in enumerate(first) if n == of]
+            hits, vectors = [hits[n] for n in kept], vectors[kept]
+        if diversity:
+            scores = np.array([hit.score for hit in hits])
+            hits = [hits[n] for n in mmr(vectors, scores, min(k, len(hits)), diversity)]
+        return [replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], start=1)]
+
+    def _vectors(self, hits: Sequence[Hit]) -> Vectors:
+        """The vector by which each hit was found, (n, dim)."""
+        vectors: Vectors = np.zeros((len(hits), 0), dtype=np.float32)
+        for field in ("picture", "text"):
+            first, count = self.collection.rows(field, hits)
+            wanted = np.array([hit.field == field for hit in hits]) & (count > 0)
+            if wanted.any():
+                found = self.collection.stored(field, first[wanted])
+                if not vectors.shape[1]:
+                    vectors = np.zeros((len(hits), found.shape[1]), dtype=np.float32)
+                vectors[wanted] = found
+        return vectors
+
+
+def _check_variety(diversity: float, collapse: float | None) -> None:
+    if not (isinstance(diversity, int | float) and 0 <= diversity <= 1):
+        raise InvalidInput(f"expected diversity from 0 (relevance alone) to 1 (variety alone), got {diversity!r}")
+    if collapse is not None and not (isinstance(collapse, int | float) and 0 < collapse <= 1):
+        raise InvalidInput(f"expected collapse as a cosine above 0 and up to 1, or None; got {collapse!r}")
