@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,16 @@ class StoreCollection:
             with self._lock:
                 loaded = self._loaded = (name, fingerprint, self._kept.load(name, self._encoder, fingerprint))
         return loaded[2]
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder, where a stage may keep what it has computed: a cache, which may vanish."""
+        return self._store.path
+
+    def bank_texts(self) -> list[str]:
+        """The bank's queries that are texts; none without a bank, or with one that was given as vectors."""
+        name = None if self._given is not None else self._store.catalog.setting(BANK)
+        return [] if name is None else self._kept.texts(name)[0]
 
     def has_bank(self, kind: str) -> bool:
         """Whether there is a bank of queries of a kind, ``text`` or ``picture``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -135,6 +136,15 @@ class Collection(Protocol):
     @property
     def encoder_name(self) -> str:
         """The encoder's name, known without loading it."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder, where a stage may keep what it has computed: a cache, which may vanish."""
+        ...
+
+    def bank_texts(self) -> list[str]:
+        """The bank's queries that are texts; none without a bank."""
         ...
 
     def has_bank(self, kind: str) -> bool:
