@@ -16,6 +16,8 @@ from mmsearch.errors import EncoderMismatch, InvalidInput, StoreError
 from mmsearch.filters import Filter
 from mmsearch.info import Info, collect
 from mmsearch.ingest import Ingest
+from mmsearch.profile import SETTING as PROFILE
+from mmsearch.profile import Profile
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, stored_vectors
 from mmsearch.ranking import Ranker, Rerank
@@ -93,6 +95,11 @@ class Engine:
             self._encoder = _encoder_of(record)
             self._store.check_encoder(self._encoder)
         return self._encoder
+
+    @property
+    def ranker(self) -> Ranker:
+        """What answers searches: its retriever, its collection, its cascades."""
+        return self._ranker
 
     @property
     def path(self) -> Path:
@@ -356,6 +363,11 @@ class Engine:
         with self._store.writing():
             texts = None if queries is None else list(queries)
             return self._ranker.collection.set_bank(texts, source, progress)
+
+    def set_profile(self, profile: Profile | None) -> None:
+        """Rerank by these stages and weights from now on, as ``mmsearch tune`` does; None: by the default ones."""
+        with self._store.writing(), self._store.catalog.transaction():
+            self._store.catalog.set_setting(PROFILE, None if profile is None else profile.to_json())
 
     def heat_map(self, text: str, id: str) -> dict[str, NDArray[np.float32]]:
         """Where each word of a text is found in an item's picture: (rows, columns) cosines by word.

@@ -28,12 +28,14 @@ class Profile:
     """Stages with their weights and numbers of candidates, and what was measured when they were chosen.
 
     ``encoder`` is the fingerprint of the encoder they were tuned with: another one's scores have another scale.
+    ``kind`` is what was asked with, ``text`` or ``picture``.
     """
 
     stages: tuple[str, ...]
     weights: Mapping[str, float]
     n: Mapping[str, int]
     encoder: str = ""
+    kind: str = "text"
     options: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
 
@@ -103,15 +105,24 @@ def _build(name: str, names: Sequence[str], options: Mapping[str, Any]) -> Stage
             raise InvalidInput(f"the stage {name!r} is not there yet")
 
 
-def default_cascade(collection: Collection) -> Cascade:
-    """The stages that the benchmark supports and that this collection has what they need for."""
-    names = [name for name in DEFAULT if _can(name, collection)]
+def default_cascade(collection: Collection, kind: str = "text") -> Cascade:
+    """The stages that the benchmark supports and that this collection has what they need for.
+
+    Parameters
+    ----------
+    kind
+        What is asked with: ``text`` or ``picture``.
+    """
+    names = [name for name in DEFAULT if _can(name, collection, kind)]
     return Cascade(build(names), quiet=True)
 
 
-def _can(name: str, collection: Collection) -> bool:
+def _can(name: str, collection: Collection, kind: str) -> bool:
     if name == "hubness":
-        return collection.has_bank("text")
-    # Untrained projections of other encoders' patches are for an evaluation to choose.
-    trained = name != "late" or collection.encoder_name == "mini"
-    return trained and {"regions": "regions", "late": "cells"}[name] in collection.fields
+        return collection.has_bank(kind)
+    fields = collection.fields
+    # A picture asks for texts with its own views and cells; for pictures nothing was measured to help.
+    asks_texts = kind == "picture" and "text" in fields and "picture" not in fields
+    if name == "late" and collection.encoder_name != "mini":
+        return False  # untrained projections of other encoders' patches are for an evaluation to choose
+    return asks_texts or (kind == "text" and {"regions": "regions", "late": "cells"}[name] in fields)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
+from mmsearch.bank import Bank
 from mmsearch.cascade import Cascade, Step
 from mmsearch.collection import StoreCollection
 from mmsearch.diversify import mmr, near_duplicates
@@ -25,6 +26,8 @@ from mmsearch.vectors import check_k
 Rerank: TypeAlias = bool | Cascade | Sequence[Reranker | Step]
 """True: the store's tuned cascade, or the default one; False: none; or the stages themselves."""
 
+KINDS = ("text", "picture")
+"""What a query resembles."""
 _BATCH = 64
 """Queries that are retrieved together; their words stay in the encoder's memory until they are reranked."""
 VARIETY_POOL = 4
@@ -38,7 +41,7 @@ class Ranker:
         self._store, self._encoder = store, encoder
         self.retriever = Retriever(store, encoder)
         self.collection = StoreCollection(store, encoder)
-        self._usual: tuple[int, Cascade] | None = None
+        self._usual: tuple[int, dict[str, Cascade]] | None = None
 
     def search_many(
         self,
@@ -60,24 +63,31 @@ class Ranker:
         k = check_k(k)
         _check_variety(diversity, collapse)
         checked = [as_query(query) for query in queries]
-        cascade = self.cascade(rerank, budget_ms)
-        n = max(k, cascade.n_candidates if n_candidates is None else check_k(n_candidates))
-        if diversity or collapse is not None:
-            n = max(n, VARIETY_POOL * k)
+        cascades = {kind: self.cascade(rerank, budget_ms, kind) for kind in KINDS}
+        reranks = any(cascade.steps for cascade in cascades.values())
+        least = k if n_candidates is None else max(k, check_k(n_candidates))
+        least = max(least, VARIETY_POOL * k) if diversity or collapse is not None else least
         answers: list[list[Hit]] = []
-        for batch in batches(checked, _BATCH if cascade.steps else max(1, len(checked))) if checked else [[]]:
+        for batch in batches(checked, _BATCH if reranks else max(1, len(checked))) if checked else [[]]:
             with self._store.reading() as view:
                 resolved = resolve(batch, self._encoder, self._store, view) if batch else None
+                used = [cascades[kind] for kind in set(resolved.kinds)] if resolved and reranks else []
+                wanted = max([0] if n_candidates is not None else [cascade.n_candidates for cascade in used], default=0)
                 found = self.retriever.search_many(
-                    batch, n, where=where, field=field, exact=exact, exclude=exclude, resolved=resolved
+                    batch, max(least, wanted), where=where, field=field, exact=exact, exclude=exclude, resolved=resolved
                 )
-                if resolved is not None:
-                    found = self._reranked(view, cascade, batch, resolved, found, field)
+                if resolved is not None and used:
+                    found = self._reranked(view, cascades, batch, resolved, found, field)
                 answers += [self._varied(hits, k, diversity, collapse) for hits in found]
         return [sorted_by(hits, sort) for hits in answers]
 
-    def cascade(self, rerank: Rerank, budget_ms: float | None = None) -> Cascade:
-        """The cascade that is meant, ready to be used.
+    def use_banks(self, banks: Mapping[str, Bank] | None) -> None:
+        """Correct by these banks, by kind of query, instead of the store's own; None: by the store's own again."""
+        self.collection = StoreCollection(self._store, self._encoder, banks)
+        self._usual = None
+
+    def cascade(self, rerank: Rerank, budget_ms: float | None = None, kind: str = "text") -> Cascade:
+        """The cascade that is meant for queries of a kind, ready to be used.
 
         Raises
         ------
@@ -87,7 +97,7 @@ class Ranker:
         if rerank is False:
             return Cascade([])
         if rerank is True:
-            cascade = self._usual_cascade()
+            cascade = self._usual_cascades()[kind]
         elif isinstance(rerank, Cascade):
             cascade = rerank
         elif isinstance(rerank, Sequence) and not isinstance(rerank, str):
@@ -100,36 +110,40 @@ class Ranker:
             cascade.prepare(self.collection)
         return cascade
 
-    def _usual_cascade(self) -> Cascade:
-        """The store's tuned cascade if it was tuned for this encoder, else the default one."""
+    def _usual_cascades(self) -> dict[str, Cascade]:
+        """The store's tuned cascade if it was tuned for this encoder, else the default ones; by kind of query."""
         with self._store.reading() as view:
             usual = self._usual
             if usual is None or usual[0] != view.generation:
-                stored = self._store.catalog.setting(SETTING)
-                profile = Profile.from_json(stored) if stored else None
-                fingerprint = view.encoder.fingerprint if view.encoder else ""
-                suits = profile is not None and profile.encoder == fingerprint
-                cascade = profile.cascade() if profile and suits else default_cascade(self.collection)
-                cascade.prepare(self.collection)
-                usual = self._usual = (view.generation, cascade)
+                profile = self._profile(view)
+                cascades = {kind: default_cascade(self.collection, kind) for kind in KINDS}
+                if profile is not None:
+                    cascades[profile.kind] = profile.cascade()
+                for cascade in cascades.values():
+                    cascade.prepare(self.collection)
+                usual = self._usual = (view.generation, cascades)
         return usual[1]
+
+    def _profile(self, view: View) -> Profile | None:
+        stored = self._store.catalog.setting(SETTING)
+        profile = Profile.from_json(stored) if stored else None
+        fingerprint = view.encoder.fingerprint if view.encoder else ""
+        return profile if profile is not None and profile.encoder == fingerprint else None
 
     def _reranked(
         self,
         view: View,
-        cascade: Cascade,
+        cascades: Mapping[str, Cascade],
         queries: Sequence[Query],
         resolved: Resolved,
         found: Sequence[list[Hit]],
         field: str | None,
     ) -> list[list[Hit]]:
-        if not cascade.steps:
-            return list(found)
         answers = []
         for n, (query, hits) in enumerate(zip(queries, found, strict=True)):
             kind = resolved.kinds[n]
             self.collection.remember([query], Resolved(resolved.vectors[n : n + 1], (kind,)))
-            answers.append(cascade.rerank(query, hits, self.retriever.slopes(view, kind, field)))
+            answers.append(cascades[kind].rerank(query, hits, self.retriever.slopes(view, kind, field)))
         return answers
 
     def _varied(self, hits: list[Hit], k: int, diversity: float, collapse: float | None) -> list[Hit]:

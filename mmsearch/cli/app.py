@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli import FOUND_NOTHING, options
+from mmsearch.cli.evaluating import bank, evaluate, tune
 from mmsearch.cli.searching import search, similar
 
 app = typer.Typer(
@@ -25,6 +26,9 @@ app = typer.Typer(
 )
 app.command()(search)
 app.command()(similar)
+app.command("eval")(evaluate)
+app.command()(tune)
+app.command()(bank)
 
 Spaces = Annotated[
     str | None,

@@ -19,13 +19,15 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from mmsearch.engine import Engine
+    from mmsearch.evaluation import Evaluation
+    from mmsearch.tuning import Tuned
     from mmsearch.types import AddReport, Hit, Progress, Report
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 SHOWN_FAILURES = 20
-_STAGES = {"encode": "encoding", "index": "building the index"}
+_STAGES = {"encode": "encoding", "index": "building the index", "bank": "reading the bank", "queries": "asking"}
 
 
 def print_json(data: object) -> None:
@@ -48,6 +50,11 @@ def hits_json(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
                 "text": hit.item.text,
                 "metadata": dict(hit.item.metadata),
                 "copies": [copy.id for copy in hit.copies],
+                "scores": dict(hit.scores),
+                "ranks": dict(hit.ranks),
+                "region": hit.region,
+                "words": dict(hit.words),
+                "notes": list(hit.notes),
             }
             for hit in hits
         ],
@@ -161,3 +168,33 @@ def report_json(report: AddReport, items: int) -> dict[str, Any]:
         "failed": [{"path": path, "reason": reason} for path, reason in report.failed],
         "items": items,
     }
+
+
+def show_evaluation(found: Evaluation, added: AddReport) -> None:
+    """How good the answers were, for people."""
+    if added.failed:
+        print_report(added)
+    stages = ", ".join(found.stages) or "vectors alone"
+    out.print(f"{found.task}: {len(found.scores.queries)} queries among {found.n_items} items; {stages}", markup=False)
+    table = Table("measure", "value", "95% interval", box=None, pad_edge=False)
+    for name, one in found.intervals().items():
+        table.add_row(name, f"{100 * one.value:.1f}%", f"{100 * one.low:.1f} to {100 * one.high:.1f}")
+    out.print(table)
+    out.print(f"{found.ms_per_query:.1f} ms a query")
+    for note in found.notes:
+        err.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+def show_tuned(tuned: Tuned) -> None:
+    """What tuning chose and why, for people."""
+    table = Table("stage", "MRR@10 gained, held out", "95% interval", "p", "", "weight", box=None, pad_edge=False)
+    for trial in tuned.trials:
+        gain = trial.gain
+        weight = f"{tuned.profile.weights[trial.name]:.3g}" if trial.kept else ""
+        interval = f"{100 * gain.low:+.2f} to {100 * gain.high:+.2f}"
+        verdict = "kept" if trial.kept else "left out"
+        table.add_row(trial.name, f"{100 * gain.value:+.2f}", interval, f"{gain.p:.4f}", verdict, weight)
+    out.print(table)
+    for name, ranks in (("before", tuned.before), ("after", tuned.after)):
+        recalls = " / ".join(f"{100 * float((ranks <= k).mean()):.1f}" for k in (1, 5, 10))
+        out.print(f"{name:6} R@1/5/10 {recalls}, held out")

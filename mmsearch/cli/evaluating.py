@@ -1,0 +1,227 @@
+"""``eval``, ``tune`` and ``bank``: how good the answers are, and how to make them better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmsearch.cli import options
+
+if TYPE_CHECKING:
+    from mmsearch.bank import Bank
+    from mmsearch.engine import Engine
+    from mmsearch.evaluation import Evaluation
+    from mmsearch.judged import Judged
+    from mmsearch.ranking import Rerank
+    from mmsearch.types import Report
+
+Dataset = Annotated[
+    Path, typer.Argument(help="A dataset folder: items.jsonl with captions (or labels) beside its pictures.")
+]
+Task = Annotated[str, typer.Option("--task", help="text-to-image, image-to-text or image-to-image.", show_default=True)]
+BankOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bank",
+        help="Queries of the kind that people ask, for hubness: a text file, one a line, or another dataset folder.",
+        show_default=False,
+    ),
+]
+Stages = Annotated[
+    str | None,
+    typer.Option(
+        "--stages", help="hubness, regions, late, cross, second, words; separated by commas.", show_default=False
+    ),
+]
+Qrels = Annotated[
+    Path | None,
+    typer.Option("--qrels", help="Judgements instead of captions: query, item id, grade.", show_default=False),
+]
+Label = Annotated[
+    str | None,
+    typer.Option("--label", help="For image-to-image: the metadata that must be equal.", show_default=False),
+]
+Queries = Annotated[
+    int | None, typer.Option("--queries", min=1, help="At most so many queries, drawn at random.", show_default=False)
+]
+Second = Annotated[
+    str | None,
+    typer.Option("--second", help="The encoder of the stage `second`; see `mmsearch models`.", show_default=False),
+]
+
+
+def evaluate(
+    dataset: Dataset,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", help="Search this store; without it, a temporary one.", show_default=False),
+    ] = None,
+    task: Task = "text-to-image",
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Vectors alone.")] = False,
+    stages: Stages = None,
+    bank: BankOption = None,
+    qrels: Qrels = None,
+    label: Label = None,
+    queries: Queries = None,
+    encoder: options.Encoder = None,
+    second: Second = None,
+    run_file: Annotated[
+        Path | None, typer.Option("--run", help="Write the answers as a TREC run file.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Measure how good the answers are on judged queries: R@1, R@5, R@10, MRR@10 and nDCG@10 with 95% intervals.
+
+    Each caption asks for its own picture (or each picture for its captions, or for others with the same label). Only
+    pictures are searched for captions, and a bank never holds the evaluated queries. A query without an answer
+    counts as 0.
+    """
+    from mmsearch.cli.output import print_json, progress, show_evaluation
+    from mmsearch.evaluation import place, run
+    from mmsearch.judged import read_judged
+
+    _check_choice(no_rerank, stages)
+    judged = read_judged(dataset, task, qrels=qrels, label=label).sampled(queries)
+    names = [] if no_rerank else _names(stages)
+    needed = () if no_rerank else tuple(names) or DEFAULTS
+    with (
+        progress(quiet=json) as bar,
+        place(judged, store, encoder=encoder, stages=needed, report=bar) as (engine, added),
+    ):
+        _use_banks(engine, judged, bank, bar)
+        rerank = False if no_rerank else _stages(names, second) if names else True
+        found = run(engine, judged, rerank, report=bar)
+    if run_file is not None:
+        _write_run(run_file.expanduser(), found)
+    if json:
+        print_json(found.to_json())
+    else:
+        show_evaluation(found, added)
+
+
+DEFAULTS = ("regions", "late")
+"""Stages whose spaces are made where nobody names any."""
+
+
+def tune(
+    dataset: Dataset,
+    store: Annotated[Path, typer.Option("--store", help="The store that gets the profile.")],
+    task: Task = "text-to-image",
+    stages: Stages = None,
+    bank: BankOption = None,
+    qrels: Qrels = None,
+    label: Label = None,
+    queries: Queries = None,
+    second: Second = None,
+    json: options.Json = False,
+) -> None:
+    """Choose stages and their weights on judged queries, and use them for this store from then on.
+
+    A stage is kept only if it makes the answers better on pictures that its weights were not fitted on. The bank, if
+    one is given, is kept in the store as well.
+    """
+    from mmsearch.cli.output import print_json, progress, show_tuned
+    from mmsearch.evaluation import place, read_bank, without
+    from mmsearch.judged import read_judged
+    from mmsearch.tuning import tune as fit
+
+    judged = read_judged(dataset, task, qrels=qrels, label=label).sampled(queries)
+    names = _names(stages)
+    with (
+        progress(quiet=json) as bar,
+        place(judged, options.place_of(store), stages=names or DEFAULTS, report=bar) as (engine, _),
+    ):
+        if bank is not None and task == "text-to-image":
+            engine.set_bank(without(read_bank(bank), judged), source=str(bank), progress=bar)
+        else:
+            _use_banks(engine, judged, bank, bar)
+        tuned = fit(engine, judged, names or _possible(engine, judged), options=_options(second), report=bar)
+        engine.set_profile(tuned.profile)
+    if json:
+        print_json({"stages": list(tuned.profile.stages), "weights": tuned.profile.weights, **tuned.profile.figures})
+    else:
+        show_tuned(tuned)
+
+
+def bank(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="A text file, one query a line, or a dataset folder with captions.", show_default=False),
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget the store's bank.")] = False,
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Tell the store what people ask, a thousand queries or more, so that pictures near to everything stand back."""
+    from mmsearch.cli.output import out, print_json, progress
+    from mmsearch.errors import InvalidInput
+    from mmsearch.evaluation import read_bank
+
+    if (source is None) is not forget:
+        raise InvalidInput("expected a file or dataset with queries, or --forget")
+    with options.open_engine(store) as engine, progress(quiet=json) as bar:
+        n = engine.set_bank(read_bank(source) if source else None, source=str(source or ""), progress=bar)
+    if json:
+        print_json({"queries": n})
+    else:
+        out.print(f"{n} queries in the bank" if n else "no bank any more")
+
+
+def _check_choice(no_rerank: bool, stages: str | None) -> None:
+    from mmsearch.errors import InvalidInput
+
+    if no_rerank and stages is not None:
+        raise InvalidInput("expected --no-rerank or --stages, got both")
+
+
+def _names(stages: str | None) -> list[str]:
+    from mmsearch.errors import InvalidInput
+    from mmsearch.profile import check_names
+
+    names = [name.strip() for name in (stages or "").split(",") if name.strip()]
+    if stages is not None and not names:
+        raise InvalidInput("expected names of stages after --stages, got none: leave it out, or use --no-rerank")
+    return list(check_names(names))
+
+
+def _options(second: str | None) -> dict[str, Any]:
+    return {"second": second} if second else {}
+
+
+def _stages(names: list[str], second: str | None) -> Rerank:
+    from mmsearch.profile import build
+
+    return build(names, _options(second))
+
+
+def _possible(engine: Engine, judged: Judged) -> list[str]:
+    """The default stages that this collection has what they need for."""
+    from mmsearch.profile import default_cascade
+
+    kind = "text" if judged.task == "text-to-image" else "picture"
+    return list(default_cascade(engine.ranker.collection, kind).names)
+
+
+def _use_banks(engine: Engine, judged: Judged, source: Path | None, report: Report) -> None:
+    """The bank that is named; else the store's own, without the evaluated queries."""
+    from mmsearch.bank import encode_bank
+    from mmsearch.evaluation import bank_for, without
+
+    banks: dict[str, Bank] = {}
+    if source is not None:
+        banks = bank_for(judged, source, engine, report)
+    elif texts := engine.ranker.collection.bank_texts():
+        kept = without(texts, judged)
+        if len(kept) == len(texts):
+            return
+        banks = {"text": encode_bank(kept, engine.encoder, "the store's, without the evaluated queries", report)}
+    if banks:
+        engine.ranker.use_banks(banks)
+
+
+def _write_run(file: Path, found: Evaluation) -> None:
+    from mmsearch.trec import write_run
+
+    write_run(file, {query: {id: 1.0 / rank for rank, id in enumerate(ids, 1)} for query, ids in found.run.items()})
