@@ -14,6 +14,7 @@ for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "1")
 
 if TYPE_CHECKING:
+    from mmsearch.cascade import Cascade, Step
     from mmsearch.encoders import load_encoder
     from mmsearch.engine import Engine
     from mmsearch.errors import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AddReport": "types",
+    "Cascade": "cascade",
     "EncoderMismatch": "errors",
     "Engine": "engine",
     "Hit": "types",
@@ -44,6 +46,7 @@ _HOME = {
     "ModelUnavailable": "errors",
     "PictureError": "errors",
     "Query": "types",
+    "Step": "cascade",
     "StoreBusy": "errors",
     "StoreError": "errors",
     "load_encoder": "encoders",
@@ -52,6 +55,7 @@ _HOME = {
 __version__ = "0.1.0"
 __all__ = [
     "AddReport",
+    "Cascade",
     "EncoderMismatch",
     "Engine",
     "Hit",
@@ -64,6 +68,7 @@ __all__ = [
     "ModelUnavailable",
     "PictureError",
     "Query",
+    "Step",
     "StoreBusy",
     "StoreError",
     "load_encoder",

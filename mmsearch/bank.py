@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmsearch.encoders.spec import digest
 from mmsearch.errors import InvalidInput, StoreDamaged
@@ -25,6 +30,10 @@ MAX_BANK = 30_000
 """Queries that are kept; of more, every nth. Flickr8k dev R@1 by size: 34.4 with 1,000, 35.3 with 4,000, 35.4 with
 12,000, 35.6 with 30,000 (33.2 without a bank)."""
 _CHUNK = 1_024
+_OWN_FILE = re.compile(r"([0-9a-f]{16})(-[0-9a-f]{16})?\.(json|npy)")
+_CRC_BYTES = 4
+
+Halves: TypeAlias = NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,29 +123,44 @@ class KeptBanks:
             raise StoreDamaged(f"the query bank {file} cannot be read: {error}; {advice}") from error
         return [str(text) for text in found["texts"]], str(found["source"])
 
-    def load(self, name: str, encoder: Callable[[], Encoder], fingerprint: str) -> Bank:
+    def load(self, name: str, encoder: Callable[[], Encoder], fingerprint: str, report: Report | None = None) -> Bank:
         """A bank's vectors by an encoder: those that are kept, else made anew, and kept if that can be done."""
         file = self.folder / f"{name}-{digest(fingerprint)}.npy"
         texts, source = self.texts(name)
-        with suppress(OSError, ValueError, EOFError):
-            rows = np.load(file, allow_pickle=False)
-            if rows.ndim == 2 and len(rows) == len(texts) and np.isfinite(rows).all():
-                return Bank.of(rows.astype(np.float32), source)
-        bank = encode_bank(texts, encoder(), source)
-        with suppress(OSError):
-            atomic_write(file, _npy(bank.vectors.astype(np.float16)))
-        return Bank.of(bank.vectors.astype(np.float16).astype(np.float32), source)
+        rows = _read_rows(file, len(texts))
+        if rows is None:
+            rows = encode_bank(texts, encoder(), source, report).vectors.astype(np.float16)
+            with suppress(OSError):
+                _write_rows(file, rows)
+                for other in self.folder.glob(f"{name}-*.npy"):  # of an encoder before
+                    if other != file:
+                        other.unlink(missing_ok=True)
+        return Bank.of(rows.astype(np.float32), source)
 
     def drop_others(self, name: str | None) -> None:
         """Forget every bank but this."""
         for file in self.folder.glob("*") if self.folder.is_dir() else ():
-            if name is None or not file.name.startswith(name):
-                file.unlink(missing_ok=True)
+            its = _OWN_FILE.fullmatch(file.name)
+            if its is not None and its[1] != name:
+                with suppress(OSError):  # what is left over takes room and does no harm
+                    file.unlink()
 
 
-def _npy(rows: np.ndarray[tuple[int, ...], np.dtype[np.float16]]) -> bytes:
-    from io import BytesIO
-
+def _write_rows(file: Path, rows: Halves) -> None:
     buffer = BytesIO()
     np.save(buffer, rows, allow_pickle=False)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    atomic_write(file, data + zlib.crc32(data).to_bytes(_CRC_BYTES, "little"))
+
+
+def _read_rows(file: Path, n: int) -> Halves | None:
+    """What was written there if it is whole: n rows."""
+    try:
+        data = file.read_bytes()
+        data, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
+        if zlib.crc32(data).to_bytes(_CRC_BYTES, "little") != crc:
+            return None
+        rows = np.load(BytesIO(data), allow_pickle=False)
+    except Exception:  # it is a cache: whatever is in that file, it can be made again
+        return None
+    return rows if isinstance(rows, np.ndarray) and rows.dtype == np.float16 and len(rows) == n else None

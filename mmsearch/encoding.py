@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmsearch.errors import InvalidInput
-from mmsearch.protocols import CellEncoder, Encoder
+from mmsearch.protocols import CellEncoder, Encoder, JointEncoder
 from mmsearch.types import Picture, Vectors
 from mmsearch.views import views
 
 BATCH = 64
 """Items that are encoded and committed together."""
+_SCALE = np.dtype("<f2")
+"""Of the scale that a row of ``joint`` keeps for each of its cells."""
 MAX_TEXT = 1_000_000
 """Characters of one item's text; longer ones are refused, not cut."""
 
@@ -49,7 +52,7 @@ class FieldEncoder:
     Raises
     ------
     InvalidInput
-        If ``cells`` are wanted of an encoder that has none.
+        If ``cells`` or ``joint`` are wanted of an encoder that has none.
     """
 
     def __init__(self, encoder: Encoder, fields: Sequence[str]) -> None:
@@ -57,12 +60,17 @@ class FieldEncoder:
         self.fields = tuple(fields)
         if "cells" in fields and not (isinstance(encoder, CellEncoder) and encoder.n_cells):
             raise InvalidInput(f"the encoder {encoder.name!r} has no cells: leave 'cells' out of the spaces")
+        if "joint" in fields and not (isinstance(encoder, JointEncoder) and encoder.joint[0]):
+            raise InvalidInput(f"the encoder {encoder.name!r} has no joint model: leave 'joint' out of the spaces")
 
     def widths(self) -> dict[str, tuple[int, str]]:
         """Numbers a row and their dtype, by field."""
         widths = {name: (self.encoder.dim, "float16") for name in self.fields}
         if "cells" in widths and isinstance(self.encoder, CellEncoder):
             widths["cells"] = (self.encoder.n_cells * self.encoder.cell_dim, "int8")
+        if "joint" in widths and isinstance(self.encoder, JointEncoder):
+            n_cells, width = self.encoder.joint
+            widths["joint"] = (n_cells * (width + _SCALE.itemsize), "int8")
         return widths
 
     @property
@@ -74,7 +82,7 @@ class FieldEncoder:
     def prepare(self, image: Image.Image) -> Prepared:
         """Shrink a picture to what each field's tower reads; runs in many threads."""
         prepared: Prepared = {}
-        whole = [self.encoder.prepare(image)] if {"picture", "regions"} & set(self.fields) else []
+        whole = [self.encoder.prepare(image)] if {"picture", "regions", "joint"} & set(self.fields) else []
         closely: list[Picture] = []
         if "cells" in self.fields or ("regions" in self.fields and self._closer):
             assert isinstance(self.encoder, CellEncoder)
@@ -86,6 +94,8 @@ class FieldEncoder:
             prepared["regions"] = [*whole, *others, *(closely if self._closer else [])]
         if "cells" in self.fields:
             prepared["cells"] = closely
+        if "joint" in self.fields:
+            prepared["joint"] = whole
         return prepared
 
     def encode(self, pictures: Mapping[int, Prepared], texts: Mapping[int, str]) -> Encoded:
@@ -98,7 +108,7 @@ class FieldEncoder:
             else:
                 parts = {i: prepared[name] for i, prepared in pictures.items() if name in prepared}
                 flat = [part for its in parts.values() for part in its]
-                self._add(encoded, name, parts, seen.cells(flat) if name == "cells" else seen.vectors(flat))
+                self._add(encoded, name, parts, seen.rows(name, flat))
         for i in encoded.faults:
             for spans in encoded.spans.values():
                 spans.pop(i, None)
@@ -159,6 +169,16 @@ class _Seen:
         self._vectors: dict[int, Vectors] = {}
         self._cells: dict[int, NDArray[np.int8]] = {}
 
+    def rows(self, name: str, pictures: Sequence[Picture]) -> NDArray[Any]:
+        """One row of a field for each picture."""
+        match name:
+            case "cells":
+                return self.cells(pictures)
+            case "joint":
+                return self.joint(pictures)
+            case _:
+                return self.vectors(pictures)
+
     def vectors(self, pictures: Sequence[Picture]) -> Vectors:
         """(n, dim) rows."""
         closely = [picture for picture in pictures if self._fields.is_closer(picture)]
@@ -173,6 +193,13 @@ class _Seen:
         """(n, n_cells * cell_dim) rows."""
         self._read_closely([picture for picture in pictures if id(picture) not in self._cells])
         return np.stack([self._cells[id(picture)] for picture in pictures]) if pictures else np.zeros((0, 1), np.int8)
+
+    def joint(self, pictures: Sequence[Picture]) -> NDArray[np.int8]:
+        """(n, n_cells * (width + 2)) rows. No other field reads what the joint model does, and none reads it twice."""
+        if not pictures:
+            return np.zeros((0, 1), np.int8)
+        assert isinstance(self._fields.encoder, JointEncoder)
+        return quantise_joint(self._fields.encoder.encode_joint(pictures))
 
     def _read_closely(self, pictures: Sequence[Picture]) -> None:
         if not pictures:
@@ -191,8 +218,52 @@ def _no_rows(width: int) -> Vectors:
 def quantise_cells(cells: NDArray[np.float32]) -> NDArray[np.int8]:
     """Cells, (n, n_cells, cell_dim) unit rows, to (n, n_cells * cell_dim) int8.
 
-    Each cell is scaled to use all of int8; only its direction counts, which a cosine gives back.
+    Each cell is scaled to use all of int8; only its direction counts, which a cosine gives back. A row that has NaN or
+    infinity becomes zeros.
     """
-    largest = np.maximum(np.abs(cells).max(axis=2, keepdims=True), 1e-12)
-    codes = np.rint(cells * (127.0 / largest)).astype(np.int8)
-    return np.asarray(codes.reshape(len(cells), -1))
+    finite, _ = _finite(cells)
+    largest = np.maximum(np.abs(finite).max(axis=2, keepdims=True), 1e-12)
+    codes = np.rint(finite * (127.0 / largest)).astype(np.int8)
+    return _flat(codes)
+
+
+def quantise_joint(cells: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Cells of the joint model, (n, n_cells, width), to (n, n_cells * (width + 2)) int8.
+
+    A row holds the codes of all cells, then a float16 for each cell that its codes are multiplied by, since here the
+    length counts. A row that has NaN or infinity becomes zeros.
+    """
+    finite, sound = _finite(cells)
+    tiny, huge = np.finfo(_SCALE).tiny, np.finfo(_SCALE).max
+    scales = np.clip(np.abs(finite).max(axis=2) / 127, tiny, huge).astype(_SCALE)
+    codes = np.clip(np.rint(finite / scales[:, :, None].astype(np.float32)), -127, 127).astype(np.int8)
+    rows = np.concatenate([_flat(codes), _flat(scales.view(np.int8))], axis=1)
+    rows[~sound] = 0
+    return rows
+
+
+def dequantise_joint(rows: NDArray[np.int8], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """What ``quantise_joint`` made of cells back to cells, (n, n_cells, width) float32, ``shape`` being the latter two.
+
+    Raises
+    ------
+    InvalidInput
+        If the rows are not those of such cells.
+    """
+    n_cells, width = shape
+    if rows.ndim != 2 or rows.shape[1] != n_cells * (width + _SCALE.itemsize):
+        raise InvalidInput(f"expected rows of {n_cells} cells of {width} numbers, got the shape {rows.shape}: reindex")
+    codes, scales = np.split(rows, [n_cells * width], axis=1)
+    factors = np.ascontiguousarray(scales).view(_SCALE).astype(np.float32)
+    return codes.reshape(-1, n_cells, width) * factors[:, :, None]
+
+
+def _finite(cells: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Cells, (n, n_cells, width), with zeros for all of a picture's that has NaN or infinity; which have none, (n,)."""
+    sound: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(cells), axis=(1, 2))
+    return (cells if sound.all() else np.where(sound[:, None, None], cells, np.float32(0))), sound
+
+
+def _flat(codes: NDArray[np.int8]) -> NDArray[np.int8]:
+    """One row a picture, also of none."""
+    return codes.reshape(len(codes), math.prod(codes.shape[1:]))

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.catalog import EncoderRecord, path_of
-from mmsearch.encoding import FieldEncoder
-from mmsearch.errors import EncoderMismatch, InvalidInput, StoreError
+from mmsearch.errors import EncoderMismatch, InvalidInput
+from mmsearch.filling import ingest_all, reindex
 from mmsearch.filters import Filter
 from mmsearch.info import Info, collect
-from mmsearch.ingest import Ingest
 from mmsearch.profile import SETTING as PROFILE
 from mmsearch.profile import Profile
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, stored_vectors
-from mmsearch.ranking import Ranker, Rerank
-from mmsearch.reencode import fill
-from mmsearch.sources import Given, Source, open_source, source_of_root
+from mmsearch.ranking import Ranker, Rerank, SearchOptions
+from mmsearch.sources import Given, open_source, source_of_root
 from mmsearch.store import Store, check_fields
 from mmsearch.types import AddReport, Hit, Item, Query, Report, Vectors
 
@@ -142,7 +140,7 @@ class Engine:
         StoreBusy
             If another engine or process is writing.
         """
-        return self._ingest([open_source(Path(folder))], progress)
+        return ingest_all(self._store, lambda: self.encoder, [open_source(Path(folder))], progress)
 
     def add(self, items: Iterable[Item | Path | str], *, progress: Report | None = None) -> AddReport:
         """Add items; a bare ``Path`` is a picture, a bare ``str`` a text. An id that is there is replaced.
@@ -151,7 +149,7 @@ class Engine:
         """
         if isinstance(items, str | Path | Item):
             raise InvalidInput("expected a list of items, got a single one: put it in brackets")
-        return self._ingest([Given(items)], progress)
+        return ingest_all(self._store, lambda: self.encoder, [Given(items)], progress)
 
     def sync(self, *, progress: Report | None = None) -> AddReport:
         """Look at every folder and table again that was ever added.
@@ -159,34 +157,8 @@ class Engine:
         A place that is not there at present (a disk that is not connected) is reported in ``failed``; its items stay.
         """
         roots = [(kind, path_of(path)) for _, kind, path in self._store.catalog.roots() if path]
-        return self._ingest([source_of_root(kind, path) for kind, path in roots], progress, absent_is_failure=True)
-
-    def _ingest(self, sources: Sequence[Source], progress: Report | None, absent_is_failure: bool = False) -> AddReport:
-        report, absent = AddReport(), []
-        with self._store.writing():
-            self._store.check_encoder(self.encoder)
-            runs = []
-            for source in sources:
-                run = Ingest(self._store, self.encoder, source, progress)
-                try:
-                    run.add()
-                except InvalidInput as error:
-                    if not absent_is_failure:
-                        raise
-                    absent.append((str(source.path), str(error)))
-                    continue
-                runs.append(run)
-            for run in runs:  # after all were looked at, since what one has lost another may have found
-                run.remove()
-                report += run.result()
-            report += AddReport(failed=tuple(absent + self._fill(progress)))
-            self._store.tidy(progress)
-        return report
-
-    def _fill(self, progress: Report | None) -> list[tuple[str, str]]:
-        """Give items that were there before their rows in spaces that are new."""
-        fields = FieldEncoder(self.encoder, self._store.fields())
-        return fill(self._store, fields, self._store.adopt(self.encoder, fields.widths()), progress)
+        sources = [source_of_root(kind, path) for kind, path in roots]
+        return ingest_all(self._store, lambda: self.encoder, sources, progress, absent_is_failure=True)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Forget items. Their files stay where they are, and come back if their folder is indexed again.
@@ -219,20 +191,9 @@ class Engine:
         be read are in the report's ``failed``; they stay in the store without vectors of the new encoder.
         """
         new = _load(encoder) if isinstance(encoder, str) else encoder
-        with self._store.writing():
-            wanted = self._store.fields()
-            fields = FieldEncoder(new, wanted)
-            records = self._store.adopt(new, fields.widths(), following=True)
-            failed = fill(self._store, fields, records, progress)
-            n_items = len(self)
-            if n_items and len({name for name, _ in failed}) >= n_items:
-                raise StoreError(
-                    f"none of {n_items} items could be encoded anew, so nothing was switched: {failed[0][1]}"
-                )
-            self._store.switch()
-            self._given = self._encoder = new
-            self._store.tidy(progress)
-        return AddReport(added=n_items - len(failed), failed=tuple(failed), changed=n_items - len(failed))
+        report = reindex(self._store, new, progress)
+        self._given = self._encoder = new
+        return report
 
     # Asking -----------------------------------------------------------------------------------------------------
 
@@ -307,36 +268,12 @@ class Engine:
         return hits
 
     def search_many(
-        self,
-        queries: Sequence[QueryLike],
-        k: int = 10,
-        *,
-        where: Filter | None = None,
-        field: str | None = None,
-        sort: str | None = None,
-        exact: bool = False,
-        rerank: Rerank = True,
-        budget_ms: float | None = None,
-        n_candidates: int | None = None,
-        diversity: float = 0.0,
-        collapse: float | None = None,
+        self, queries: Sequence[QueryLike], k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
-        """``search`` for many queries at once: the same answers, faster. ``budget_ms`` is for each of them."""
+        """``search`` for many queries at once: the same options and answers, faster. ``budget_ms`` is for each."""
         if isinstance(queries, str | bytes | Path | Query) or not isinstance(queries, Iterable):
             raise InvalidInput("expected a list of queries, got a single one: use search, or put it in brackets")
-        return self._ranker.search_many(
-            list(queries),
-            k,
-            where=where,
-            field=field,
-            sort=sort,
-            exact=exact,
-            rerank=rerank,
-            budget_ms=budget_ms,
-            n_candidates=n_candidates,
-            diversity=diversity,
-            collapse=collapse,
-        )
+        return self._ranker.search_many(list(queries), k, **options)
 
     def similar(self, id: str, k: int = 10, *, where: Filter | None = None, field: str | None = None) -> list[Hit]:
         """The k items most like one of the store; neither itself nor exact copies of its picture are among them."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import threading
 import zlib
+from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ of 50 hurts from a fifth of its weight on, one of 250 from three fifths on, one 
 _CHUNK = 512
 KEPT_ROWS = 20_000
 """Biases of spaces with at least this many rows are written beside the index; fewer are computed in a second."""
+KEPT_SPACES = 8
+"""Spaces by bank whose biases are held: those of two banks, and of files before and after they were compacted."""
 
 
 def biases(rows: Vectors, bank: Vectors) -> NDArray[np.float32]:
@@ -48,8 +52,21 @@ def biases(rows: Vectors, bank: Vectors) -> NDArray[np.float32]:
     return np.asarray(found * (len(bank) / (len(bank) + SHRINK)), dtype=np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Biases:
+    """The bias of each row of a space, (rows,) float32, and their mean."""
+
+    rows: NDArray[np.float32]
+    mean: float
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float32]) -> Biases:
+        """With their mean, which is 0 for none."""
+        return cls(rows, float(rows.mean(dtype=np.float64)) if len(rows) else 0.0)
+
+
 class Hubs:
-    """The biases of a store's rows for one bank; what was computed is kept while the rows only grow.
+    """The biases of a store's rows by bank; what was computed is kept while the rows only grow.
 
     Parameters
     ----------
@@ -59,37 +76,63 @@ class Hubs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[str, tuple[str, NDArray[np.float32]]] = {}
+        self._known: OrderedDict[tuple[str, str], Biases] = OrderedDict()
+        self._locks: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def of(self, space: SearchSpace, bank: Bank, report: Report | None = None) -> NDArray[np.float32]:
-        """The bias of each row of a space, (rows,) float32; only rows that came since the last call cost something."""
-        name, n_rows = space.record.file, space.record.rows
+    def of(self, space: SearchSpace, bank: Bank, report: Report | None = None) -> Biases:
+        """The bias of each row of a space; only rows that came since the last call cost something.
+
+        Searches that need what another thread computes wait for it; those with another bank do not.
+        """
+        key, n_rows = (space.record.file, bank.digest), space.record.rows
+        known = self._known.get(key)
+        if known is None or len(known.rows) < n_rows:
+            with self._lock:
+                lock = self._locks.setdefault(key, threading.Lock())
+            with lock:
+                known = self._known.get(key)
+                if known is None or len(known.rows) < n_rows:
+                    known = Biases.of(self._grown(space, bank, None if known is None else known.rows, report))
+                    self._keep(key, known)
+        # A reader of an earlier state sees as many rows as that had.
+        return known if len(known.rows) == n_rows else Biases.of(known.rows[:n_rows])
+
+    def _grown(
+        self, space: SearchSpace, bank: Bank, known: NDArray[np.float32] | None, report: Report | None
+    ) -> NDArray[np.float32]:
+        """The biases of all rows, of which some may be known, and others be kept in a file."""
+        known, n_rows = self._read(space, bank) if known is None else known, space.record.rows
+        parts = [known]
+        for first in range(len(known), n_rows, 8 * _CHUNK):
+            if report is not None:
+                report(Progress("bank", first, n_rows))
+            parts.append(biases(widen(space.matrix[first : min(first + 8 * _CHUNK, n_rows)]), bank.vectors))
+        if len(parts) > 1:
+            known = np.concatenate(parts)
+            self._write(space, bank, known)
+        return known
+
+    def _keep(self, key: tuple[str, str], known: Biases) -> None:
         with self._lock:
-            digest, known = self._known.get(name, ("", np.zeros(0, dtype=np.float32)))
-            if digest != bank.digest:
-                known = self._read(space, bank)
-            if len(known) < n_rows:
-                parts = [known]
-                for first in range(len(known), n_rows, 8 * _CHUNK):
-                    if report is not None:
-                        report(Progress("bank", first, n_rows))
-                    parts.append(biases(widen(space.matrix[first : min(first + 8 * _CHUNK, n_rows)]), bank.vectors))
-                known = np.concatenate(parts)
-                self._write(space, bank, known)
-            self._known[name] = (bank.digest, known)
-            return known[:n_rows]
+            self._known[key] = known
+            self._known.move_to_end(key)
+            while len(self._known) > KEPT_SPACES:
+                old, _ = self._known.popitem(last=False)
+                self._locks.pop(old, None)
 
     def _file(self, space: SearchSpace) -> Path:
         return self._folder / f"{space.record.file.removesuffix('.vectors')}.hubs"
 
     def _read(self, space: SearchSpace, bank: Bank) -> NDArray[np.float32]:
         """What was written of these very rows for this very bank; else nothing."""
-        with suppress(OSError, ValueError, KeyError, EOFError):
-            with np.load(self._file(space), allow_pickle=False) as stored:
+        try:
+            with np.load(BytesIO(self._file(space).read_bytes()), allow_pickle=False) as stored:
                 facts, found = json.loads(str(stored["facts"])), np.asarray(stored["biases"], dtype=np.float32)
-            if facts == self._facts(space, bank, found):
+            if found.shape == (facts["rows"],) and facts == self._facts(space, bank, found):
                 return found
+        except Exception:  # it is a cache: whatever is in that file, it can be made again
+            pass
         return np.zeros(0, dtype=np.float32)
 
     def _write(self, space: SearchSpace, bank: Bank, found: NDArray[np.float32]) -> None:

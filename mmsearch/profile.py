@@ -10,10 +10,13 @@ from typing import Any
 from mmsearch.cascade import Cascade, Step
 from mmsearch.errors import InvalidInput, StoreDamaged
 from mmsearch.protocols import Collection
+from mmsearch.rerank.cross import EmbeddedCross
 from mmsearch.rerank.hubness import Hubness
 from mmsearch.rerank.late import LateInteraction
 from mmsearch.rerank.regions import Regions
+from mmsearch.rerank.second import SecondEncoder
 from mmsearch.rerank.stage import Stage
+from mmsearch.rerank.words import WordMatch
 
 SETTING = "profile"
 """The setting under which a store keeps its profile."""
@@ -94,15 +97,22 @@ def build(names: Sequence[str], options: Mapping[str, Any] | None = None) -> lis
 
 
 def _build(name: str, names: Sequence[str], options: Mapping[str, Any]) -> Stage:
+    corrected = "hubness" in names
     match name:
         case "hubness":
             return Hubness()
         case "regions":
-            return Regions(corrected="hubness" in names)
+            return Regions(corrected=corrected)
         case "late":
             return LateInteraction()
+        case "cross":
+            return EmbeddedCross()
+        case "second":
+            if not isinstance(options.get("second"), str):
+                raise InvalidInput("expected an encoder for the stage 'second', got none: name one with --second")
+            return SecondEncoder(options["second"], corrected=corrected)
         case _:
-            raise InvalidInput(f"the stage {name!r} is not there yet")
+            return WordMatch()
 
 
 def default_cascade(collection: Collection, kind: str = "text") -> Cascade:

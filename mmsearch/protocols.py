@@ -69,6 +69,24 @@ class CellEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class JointEncoder(Protocol):
+    """An encoder with a model that reads a text and a picture together."""
+
+    joint: tuple[int, int]
+    """Cells of a picture and numbers a cell; (0, 0): it has no such model after all."""
+    joint_fingerprint: str
+    """Which model: beside the encoder's own fingerprint, which does not cover it."""
+
+    def encode_joint(self, images: Sequence[Picture]) -> NDArray[np.float32]:
+        """Pictures, or what ``prepare`` made of them, to (n, n_cells, width) cells."""
+        ...
+
+    def match(self, text: str, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How well a text goes with each of n pictures, given their cells, (n, n_cells, width), as logits, (n,)."""
+        ...
+
+
 class VectorIndex(Protocol):
     """Nearest neighbours by inner product of unit vectors (their cosine)."""
 
@@ -153,6 +171,10 @@ class Collection(Protocol):
 
     def query_vector(self, query: Query) -> tuple[Vectors, str]:
         """A query as one unit vector, (dim,), and the field whose items it resembles."""
+        ...
+
+    def word_ranks(self, text: str, ids: Sequence[str]) -> dict[str, int]:
+        """Those of these items that have any of a text's words, each with its full-text rank among them, from 1."""
         ...
 
     def rows(self, field: str, hits: Sequence[Hit]) -> tuple[Keys, Keys]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from mmsearch.cascade import Cascade, Step
 from mmsearch.collection import StoreCollection
 from mmsearch.diversify import mmr, near_duplicates
 from mmsearch.errors import InvalidInput
-from mmsearch.filters import Filter
+from mmsearch.filters import Filter, parse
 from mmsearch.overlap import batches
 from mmsearch.profile import SETTING, Profile, default_cascade
 from mmsearch.protocols import Encoder, Reranker
 from mmsearch.queries import QueryLike, Resolved, as_query, resolve
+from mmsearch.rerank.stage import text_of
+from mmsearch.rerank.words import WordMatch
 from mmsearch.retrieval import Retriever, sorted_by
 from mmsearch.store import Store, View
 from mmsearch.types import Hit, Query, Vectors
@@ -30,8 +32,24 @@ KINDS = ("text", "picture")
 """What a query resembles."""
 _BATCH = 64
 """Queries that are retrieved together; their words stay in the encoder's memory until they are reranked."""
+N_NAMED = 50
+"""Items that full-text search adds to the candidates of a cascade with the stage ``words``."""
 VARIETY_POOL = 4
 """Times k hits are looked at for variety."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """What ``Engine.search`` takes beside the query and k."""
+
+    where: Filter | None
+    field: str | None
+    sort: str | None
+    exact: bool
+    rerank: Rerank
+    budget_ms: float | None
+    n_candidates: int | None
+    diversity: float
+    collapse: float | None
 
 
 class Ranker:
@@ -74,12 +92,30 @@ class Ranker:
                 used = [cascades[kind] for kind in set(resolved.kinds)] if resolved and reranks else []
                 wanted = max([0] if n_candidates is not None else [cascade.n_candidates for cascade in used], default=0)
                 found = self.retriever.search_many(
-                    batch, max(least, wanted), where=where, field=field, exact=exact, exclude=exclude, resolved=resolved
-                )
+                    batch, max(least, wanted), where=where, field=field, exact=exact, exclude=exclude,
+                    resolved=resolved, also=self._named(cascades, batch, resolved, where, exclude),
+                )  # fmt: skip
                 if resolved is not None and used:
                     found = self._reranked(view, cascades, batch, resolved, found, field)
                 answers += [self._varied(hits, k, diversity, collapse) for hits in found]
         return [sorted_by(hits, sort) for hits in answers]
+
+    def _named(
+        self,
+        cascades: Mapping[str, Cascade],
+        queries: Sequence[Query],
+        resolved: Resolved | None,
+        where: Filter | None,
+        exclude: Sequence[str],
+    ) -> list[list[int]]:
+        """Keys of the items that the words of each query find, if its cascade minds them: vectors miss many a name."""
+        condition = None if where is None else parse(where)
+        named: list[list[int]] = []
+        for query, kind in zip(queries, resolved.kinds if resolved else (), strict=True):
+            text = text_of(query) if WordMatch.name in cascades[kind].names else None
+            found = self._store.catalog.find_words(text, N_NAMED + len(exclude), condition) if text else []
+            named.append([key for key, id in found if id not in exclude][:N_NAMED])
+        return named
 
     def use_banks(self, banks: Mapping[str, Bank] | None) -> None:
         """Correct by these banks, by kind of query, instead of the store's own; None: by the store's own again."""
@@ -143,7 +179,8 @@ class Ranker:
         for n, (query, hits) in enumerate(zip(queries, found, strict=True)):
             kind = resolved.kinds[n]
             self.collection.remember([query], Resolved(resolved.vectors[n : n + 1], (kind,)))
-            answers.append(cascades[kind].rerank(query, hits, self.retriever.slopes(view, kind, field)))
+            cascade = _minding_words(cascades[kind], len(hits))
+            answers.append(cascade.rerank(query, hits, self.retriever.slopes(view, kind, field)))
         return answers
 
     def _varied(self, hits: list[Hit], k: int, diversity: float, collapse: float | None) -> list[Hit]:
@@ -172,6 +209,16 @@ class Ranker:
                     vectors = np.zeros((len(hits), found.shape[1]), dtype=np.float32)
                 vectors[wanted] = found
         return vectors
+
+
+def _minding_words(cascade: Cascade, n: int) -> Cascade:
+    """The same stages, where words look at all n hits: those that they have found may well be the last."""
+    if WordMatch.name not in cascade.names or not n:
+        return cascade
+    steps = [replace(step, n=n) if step.stage.name == WordMatch.name else step for step in cascade.steps]
+    other = Cascade(steps, budget_ms=cascade.budget_ms, quiet=cascade.quiet)
+    other._unprepared = cascade._unprepared
+    return other
 
 
 def _check_variety(diversity: float, collapse: float | None) -> None:

@@ -93,6 +93,7 @@ class Retriever:
         exclude: Sequence[str] = (),
         exact: bool = False,
         resolved: Resolved | None = None,
+        also: Sequence[Sequence[int]] = (),
     ) -> list[list[Hit]]:
         """The best k hits of each query, best first. See ``Engine.search``.
 
@@ -100,6 +101,9 @@ class Retriever:
         ----------
         resolved
             The queries' vectors, if they are known already.
+        also
+            For each query the keys of items that are hits too, beyond k, where the filter lets them through and they
+            have a vector: something else than vectors has found them.
         """
         k = check_k(k)
         checked = [as_query(query) for query in queries]
@@ -112,14 +116,24 @@ class Retriever:
                 return []
             resolved = resolved or resolve(checked, self._encoder, self._store, view)
             barred = self._barred(exclude)
+            named = [self._with_copies(keys) for keys in also] or [[] for _ in checked]
             found: list[list[Candidate]] = [[] for _ in checked]
+            others: list[list[Candidate]] = [[] for _ in checked]
             for space in spaces:
                 allowed = None if condition is None else self._let_through(view, space, condition)
-                answers = _FieldSearch(self._store, space, allowed, barred, k, exact).run(resolved)
-                for candidates, answer, kind in zip(found, answers, resolved.kinds, strict=True):
-                    candidates += self._calibrated(view, space, kind, answer) if len(spaces) > 1 else answer
+                search = _FieldSearch(self._store, space, allowed, barred, k, exact)
+                for to, answers in ((found, search.run(resolved)), (others, search.of_items(resolved, named))):
+                    for candidates, answer, kind in zip(to, answers, resolved.kinds, strict=True):
+                        candidates += self._calibrated(view, space, kind, answer) if len(spaces) > 1 else answer
             best = [_best_groups(candidates, k) for candidates in found]
+            best = [_best_groups([*its, *more], k + len(more)) for its, more in zip(best, others, strict=True)]
             return [sorted_by(hits, sort) for hits in self._hits(best)]
+
+    def _with_copies(self, keys: Sequence[int]) -> list[int]:
+        """These items and those with the same pictures, which share a place and its best score."""
+        rows = self._store.catalog.rows_by_key(keys)
+        contents = {row[5] for row in rows.values() if row[5] is not None}
+        return sorted({*rows, *(row[0] for row in self._store.catalog.rows_by_content(contents))})
 
     def _barred(self, exclude: Sequence[str]) -> frozenset[bytes | int]:
         """The groups that must not be found: those of the excluded items."""
@@ -231,6 +245,16 @@ class _FieldSearch:
                 if n < min(self.total, MAX_K) and not self._enough(answers[i], neighbors):
                     again.append(i)
             waiting, n = again, n * 4
+        return answers
+
+    def of_items(self, resolved: Resolved, keys: Sequence[Sequence[int]]) -> list[list[Candidate]]:
+        """Those of each query's items that may be found here, with the scores that a search would give them."""
+        answers: list[list[Candidate]] = [[] for _ in keys]
+        for n, its in enumerate(keys):
+            rows = self.store.book.of_items(self.space.record.space, its)[1] if its else ()
+            if len(rows):
+                (near,) = self.space.search(resolved.vectors[n : n + 1], len(rows), among=np.asarray(rows))
+                answers[n] = self._candidates(near)
         return answers
 
     def _candidates(self, near: Neighbors) -> list[Candidate]:

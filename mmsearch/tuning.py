@@ -189,25 +189,23 @@ def tune(
     """
     names = check_names(names)
     pool = collect(engine, judged, report=report)
-    first, second = judged.halves(seed)
-    place = {id: n for n, id in enumerate(judged.ids)}
-    folds = [np.array([place[id] for id in half.ids], dtype=np.int64) for half in (first, second)]
+    folds = folds_of(judged, seed)
     usual: dict[str, float] = {}
     kept: list[str] = []
     trials = []
-    before = held_out = _held_out(pool, [], usual, folds)
+    before = ranks = held_out(pool, [], usual, folds)
     for name in names:
         (stage,) = [one for one in build((*kept, name), options) if one.name == name]
         if stage.weight == ALONE:
             raise InvalidInput(f"expected stages whose values can be weighed, got {name}")
         weights = fit(pool, kept, usual, np.arange(len(pool.queries))) if stage.n < N_CANDIDATES else {}
         pool.values[name], usual[name] = score(engine, pool, stage, weights, report), stage.weight
-        tried = _held_out(pool, [*kept, name], usual, folds)
-        gain = compare(reciprocal(held_out), reciprocal(tried), groups=pool.groups)
+        tried = held_out(pool, [*kept, name], usual, folds)
+        gain = compare(reciprocal(ranks), reciprocal(tried), groups=pool.groups)
         trials.append(Trial(name, gain, gain.significant and gain.value > 0))
         if trials[-1].kept:
             kept.append(name)
-            held_out = tried
+            ranks = tried
     weights = fit(pool, kept, usual, np.arange(len(pool.queries)))
     profile = Profile(
         tuple(kept),
@@ -216,12 +214,18 @@ def tune(
         encoder=engine.encoder.fingerprint,
         kind="text" if judged.task == TEXT_TO_IMAGE else "picture",
         options={name: value for name, value in (options or {}).items() if name in kept},
-        figures=_figures(judged, trials, before, held_out),
+        figures=_figures(judged, trials, before, ranks),
     )
-    return Tuned(profile, tuple(trials), before, held_out, pool.groups)
+    return Tuned(profile, tuple(trials), before, ranks, pool.groups)
 
 
-def _held_out(
+def folds_of(judged: Judged, seed: int = 0) -> list[NDArray[np.int64]]:
+    """The positions of the queries of two random halves of the pictures."""
+    place = {id: n for n, id in enumerate(judged.ids)}
+    return [np.array([place[id] for id in half.ids], dtype=np.int64) for half in judged.halves(seed)]
+
+
+def held_out(
     pool: Pool, names: Sequence[str], usual: Mapping[str, float], folds: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.int64]:
     """Ranks of the first right answers, each fold's by weights that were fitted on the other."""

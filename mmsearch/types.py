@@ -31,8 +31,8 @@ Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom as fractions of an upright picture."""
 
 FIELDS = ("picture", "text")
-"""The fields that are searched; ``regions`` and ``cells`` serve reranking."""
-SPACES = ("picture", "text", "regions", "cells")
+"""The fields that are searched; ``regions``, ``cells`` and ``joint`` serve reranking."""
+SPACES = ("picture", "text", "regions", "cells", "joint")
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,38 +262,156 @@ def test_the_fingerprint_is_the_same_at_every_load(encoder, load):
 # Cells ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["mini, onnx", "mini, torch"])
+CELL_ENCODERS = ["mini, onnx", "mini, torch", "clip, onnx", "clip, torch"]
+
+
+@pytest.fixture(scope="module", params=CELL_ENCODERS)
 def cell_encoder(request, load):
     return load(request.param)
 
 
-def test_pictures_become_unit_rows_of_each_cell(cell_encoder):
-    images = pictures(3)
+@pytest.fixture(scope="module")
+def cell_tolerance(cell_encoder):
+    """As ``tolerance``."""
+    return 0.0 if cell_encoder.runtime.startswith("onnxruntime") else 1e-5
+
+
+def test_pictures_become_unit_rows_of_the_whole_and_of_each_cell(cell_encoder):
     assert isinstance(cell_encoder, CellEncoder)
     assert cell_encoder.n_cells > 1
-    shape = (3, cell_encoder.n_cells, cell_encoder.cell_dim)
-    assert_unit_rows(cell_encoder.encode_cells(images), shape)
+    vectors, cells = cell_encoder.encode_cells(pictures(3))
+    assert_unit_rows(vectors, (3, cell_encoder.dim))
+    assert_unit_rows(cells, (3, cell_encoder.n_cells, cell_encoder.cell_dim))
 
 
 def test_no_pictures_give_no_cells(cell_encoder):
-    assert_unit_rows(cell_encoder.encode_cells([]), (0, cell_encoder.n_cells, cell_encoder.cell_dim))
+    vectors, cells = cell_encoder.encode_cells([])
+    assert_unit_rows(vectors, (0, cell_encoder.dim))
+    assert_unit_rows(cells, (0, cell_encoder.n_cells, cell_encoder.cell_dim))
 
 
-def test_a_picture_gets_the_same_cells_alone_and_in_a_batch(cell_encoder):
+def test_a_picture_gets_the_same_cells_alone_and_in_a_batch(cell_encoder, cell_tolerance):
     images = pictures(9)
-    tolerance = 0.0 if cell_encoder.runtime.startswith("onnxruntime") else 1e-5
-    alone = np.concatenate([cell_encoder.encode_cells([image]) for image in images])
-    assert np.abs(cell_encoder.encode_cells(images) - alone).max() <= tolerance
+    alone = [np.concatenate(rows) for rows in zip(*(cell_encoder.encode_cells([i]) for i in images), strict=True)]
+    for n in (2, 5, len(images)):
+        for rows, expected in zip(cell_encoder.encode_cells(images[:n]), alone, strict=True):
+            assert np.abs(rows - expected[:n]).max() <= cell_tolerance
 
 
-def test_cells_are_the_same_on_both_runtimes(load):
-    onnx, torch = (load(f"mini, {runtime}").encode_cells(pictures(4)) for runtime in ("onnx", "torch"))
-    assert (onnx * torch).sum(axis=2).min() >= 0.9999
+def test_pictures_prepared_for_cells_get_the_rows_of_the_pictures(cell_encoder):
+    images = pictures(4)
+    prepared = [cell_encoder.prepare_cells(image) for image in images]
+    assert {pixels.shape for pixels in prepared} == {(cell_encoder.cell_size, cell_encoder.cell_size, 3)}
+    for rows, expected in zip(cell_encoder.encode_cells(prepared), cell_encoder.encode_cells(images), strict=True):
+        assert (rows == expected).all()
 
 
-def test_a_model_without_cells_says_so(load):
+def test_a_picture_that_is_read_no_more_closely_has_the_vector_that_it_has_without_cells(load):
+    for name in ("clip, onnx", "clip, torch"):
+        encoder = load(name)
+        assert encoder.cell_size == encoder.image_size
+        vectors, _ = encoder.encode_cells(pictures(3))
+        assert (vectors * encoder.encode_images(pictures(3))).sum(axis=1).min() >= 0.9999
+
+
+@pytest.mark.parametrize("model", ["mini", "clip"])
+def test_cells_and_words_are_the_same_on_both_runtimes(load, model):
+    onnx, torch = (load(f"{model}, {runtime}") for runtime in ("onnx", "torch"))
+    for ours, theirs in zip(onnx.encode_cells(pictures(4)), torch.encode_cells(pictures(4)), strict=True):
+        assert (ours * theirs).sum(axis=-1).min() >= 0.9999
+    for ours, theirs in zip(onnx.encode_words(TEXTS[:6]), torch.encode_words(TEXTS[:6]), strict=True):
+        assert ours.words == theirs.words
+        assert (ours.of == theirs.of).all()
+        assert (ours.rows * theirs.rows).sum(axis=1).min() >= 0.9999
+
+
+def test_a_vision_transformer_has_a_cell_for_each_patch_in_the_space_of_its_vectors(load):
+    for name in ("clip, onnx", "clip, torch"):
+        encoder = load(name)
+        n_patches = (VIT["image_size"] // VIT["patch_size"]) ** 2
+        assert encoder.encode_cells(pictures(2))[1].shape == (2, n_patches, encoder.dim)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ()),
+        ("a dog", ("a", "dog")),
+        ("Two RED bicycles, by the sea!", ("two", "red", "bicycles", ",", "by", "the", "sea", "!")),
+        ("Größe photorealistisch", ("größe", "photorealistisch")),
+        ("日本語 🙂", ("日本語", "🙂")),
+        ("собака ёж", ("собака", "ёж")),
+    ],
+)
+def test_the_words_of_a_text_are_whole_however_many_tokens_they_take(cell_encoder, text, words):
+    (read,) = cell_encoder.encode_words([text])
+    assert read.words == words
+    assert_unit_rows(read.rows, (len(read.of), cell_encoder.cell_dim))
+    assert len(read.of) == max(0, int((cell_encoder.tokenize([text]) != 0).sum()) - 2)
+    assert sorted(set(read.of.tolist())) == list(range(len(words)))
+    assert (np.diff(read.of) >= 0).all()
+
+
+def test_words_that_the_context_cuts_off_are_not_there(cell_encoder):
+    (read,) = cell_encoder.encode_words(["dog " * 500])
+    assert set(read.words) == {"dog"}
+    assert len(read.words) == len(read.rows) == cell_encoder.spec.context - 2
+
+
+def test_a_text_has_the_same_words_alone_and_among_any_number_of_texts(cell_encoder, cell_tolerance):
+    texts = [f"{text} {n}" for n in range(20) for text in TEXTS[:6]]
+    together = cell_encoder.encode_words([*texts, texts[0]])
+    cell_encoder.encode_words([f"another text {n}" for n in range(300)])  # these texts push the others out of memory
+    for text, read in zip([*texts[::9], texts[0]], [*together[:-1:9], together[-1]], strict=True):
+        (alone,) = cell_encoder.encode_words([text])
+        assert alone is not read
+        assert alone.words == read.words
+        assert np.abs(alone.rows - read.rows).max() <= cell_tolerance
+
+
+def test_no_texts_have_no_words(cell_encoder):
+    assert cell_encoder.encode_words([]) == []
+
+
+@pytest.mark.parametrize("value", [None, 3, b"a dog"], ids=repr)
+def test_what_is_no_text_has_no_words(cell_encoder, value):
+    with pytest.raises(InvalidInput, match="expected a str as text"):
+        cell_encoder.encode_words(["a dog", value])
+
+
+def test_the_words_of_texts_that_were_just_encoded_cost_no_second_run(cell_encoder, monkeypatch):
+    texts = [f"a query about {n} dogs" for n in range(5)]
+    cell_encoder.encode_texts(texts)
+    ran = []
+    for name in ("run_texts", "run_words"):
+        monkeypatch.setattr(cell_encoder, name, ran.append)
+    assert len(cell_encoder.encode_words(texts)) == 5
+    assert ran == []
+
+
+def test_a_text_has_one_vector_whether_its_words_are_read_or_not(cell_encoder, cell_tolerance):
+    ids = cell_encoder.tokenize(TEXTS[:6])
+    assert np.abs(cell_encoder.run_words(ids)[0] - cell_encoder.run_texts(ids)).max() <= cell_tolerance
+
+
+@pytest.mark.parametrize("name", ["timm tower, onnx", "timm tower, torch", "own tokenizer, torch"])
+def test_a_model_without_cells_says_so(load, name):
+    encoder = load(name)
+    assert encoder.n_cells == 0
     with pytest.raises(InvalidInput, match="has no cells"):
-        load("clip, torch").encode_cells(pictures(1))
+        encoder.encode_cells(pictures(1))
+    with pytest.raises(InvalidInput, match="has no cells"):
+        encoder.encode_words(["a dog"])
+
+
+@pytest.mark.parametrize("name", ["clip, onnx", "clip, torch", "timm tower, torch"])
+def test_a_model_without_a_joint_model_says_so(load, name):
+    encoder = load(name)
+    assert encoder.joint == (0, 0)
+    with pytest.raises(InvalidInput, match="has no joint model"):
+        encoder.encode_joint(pictures(1))
+    with pytest.raises(InvalidInput, match="has no joint model"):
+        encoder.match("a dog", np.zeros((1, 49, 256), dtype=np.float32))
 
 
 def test_a_model_runs_the_same_through_onnx_runtime_and_torch(load):

@@ -124,14 +124,14 @@ def test_regions_that_are_wanted_later_are_filled_for_old_items(open_engine, toy
     first = open_engine()
     first.add_folder(toy_folder)
     first.add(["a red disc"])
-    before = first.search("a red disc", k=60)
+    before = first.search("a red disc", k=60, rerank=False)
     first.close()
     engine = open_engine(spaces=["picture", "text", "regions"])
     report = engine.sync() if how == "sync" else engine.add_folder(toy_folder)
     assert (report.added, report.failed) == (0, ())
     regions = engine.info().spaces["regions"]
     assert (regions.rows, regions.live) == (7 * 60, 7 * 60)
-    assert engine.search("a red disc", k=60) == before
+    assert engine.search("a red disc", k=60, rerank=False) == before
     toy.draw(toy_folder / "new.png", "red disc", 70)
     engine.sync()
     assert engine.info().spaces["regions"].live == 7 * 61

@@ -17,6 +17,7 @@ from mmsearch.encoders.onnx import OnnxEncoder
 from mmsearch.errors import MMSearchError, ModelBroken
 from mmsearch.images import open_picture
 
+FILES = ["text.onnx", "image.onnx", "cells.onnx", "joint.onnx", "match.onnx", "tokenizer.json"]
 TEXTS = [
     "a brown dog runs on the beach",
     "two children in red coats",
@@ -176,6 +177,7 @@ def use_all(folder):
     encoder.encode_texts(TEXTS)
     encoder.encode_images([photograph(1)])
     encoder.encode_cells([photograph(1)])
+    encoder.match("a dog", encoder.encode_joint([photograph(1)]))
 
 
 def refuse(folder):
@@ -185,7 +187,7 @@ def refuse(folder):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["text.onnx", "image.onnx", "cells.onnx", "tokenizer.json", "export.json"])
+@pytest.mark.parametrize("name", [*FILES, "export.json"])
 def test_a_missing_or_empty_file_is_noticed(copy, name):
     _, folder = copy
     (folder / name).unlink()
@@ -216,7 +218,7 @@ def flip(data, start=0.2, end=0.8):
         data[place] ^= 0xFF
 
 
-@pytest.mark.parametrize("name", ["text.onnx", "image.onnx", "cells.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_flipped_bytes_are_noticed(copy, name):
     _, folder = copy
     rewrite(folder / name, flip)
@@ -260,12 +262,15 @@ def test_two_words_exchanged_in_the_tokenizer_give_no_wrong_vectors(copy, refere
 def test_damage_that_is_found_after_the_start_mends_itself(copy, exported, reference):
     cache, folder = copy
     encoder = load_encoder("mini", cache=cache)
-    rewrite(folder / "cells.onnx", flip)
+    for name in ("cells.onnx", "joint.onnx", "match.onnx"):
+        rewrite(folder / name, flip)
     (folder / "text.onnx").unlink()
     for _ in range(2):
         assert least_cosine(encoder.encode_texts(TEXTS), reference.encode_texts(TEXTS)) >= 0.9999
-        cells = encoder.encode_cells([photograph(1)])
-        assert (cells * exported.encode_cells([photograph(1)])).sum(axis=2).min() >= 0.9999
+        for rows, expected in zip(*(one.encode_cells([photograph(1)]) for one in (encoder, exported)), strict=True):
+            assert (rows * expected).sum(axis=-1).min() >= 0.9999
+        logits = [one.match("a dog", one.encode_joint([photograph(1)])) for one in (encoder, exported)]
+        assert np.abs(logits[0] - logits[1]).max() <= 1e-3
     load_encoder("mini", cache=cache).verify()
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -279,7 +284,10 @@ def test_wrong_check_vectors_of_the_embedded_model_mend_themselves(copy, referen
     assert least_cosine(encoder.encode_texts(TEXTS), reference.encode_texts(TEXTS)) >= 0.9999
 
 
-@pytest.mark.parametrize(("key", "value"), [("context", 31), ("licence", "MIT"), ("cells", [0, 0])])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("context", 31), ("licence", "MIT"), ("cells", [0, 0]), ("joint", [0, 0]), ("reranker", "0" * 16)],
+)
 def test_a_card_whose_facts_were_changed_is_made_again(copy, key, value):
     cache, folder = copy
     card = json.loads((folder / "export.json").read_text("utf-8"))

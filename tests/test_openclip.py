@@ -16,7 +16,7 @@ from mmsearch.encoders import export, load_encoder, openclip
 from mmsearch.encoders.openclip import pick_device
 from mmsearch.encoders.preprocess import Preprocess
 from mmsearch.encoders.spec import EncoderSpec
-from mmsearch.encoders.towers import TowerEncoder, is_out_of_memory
+from mmsearch.encoders.towers import Read, TowerEncoder, is_out_of_memory
 from mmsearch.errors import InvalidInput, MissingDependency, MMSearchError, ModelBroken, ModelUnavailable
 
 VIT = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
@@ -527,8 +527,20 @@ class Cramped(TowerEncoder):
     def run_images(self, pixels):
         return self._run(pixels[:, 0, 0, 0])
 
-    def run_cells(self, pixels):
+    def run_words(self, ids):
+        return self.run_texts(ids), self.run_texts(ids)[:, None]
+
+    def run_joint(self, pixels):
         return self.run_images(pixels)[:, None]
+
+    def run_match(self, states, cells):
+        return self._run(cells[:, 0, 0])[:, 0]
+
+    def word_pieces(self, ids):
+        return ("text",), np.zeros(1, dtype=np.int64)
+
+    def run_cells(self, pixels):
+        return self.run_images(pixels), self.run_images(pixels)[:, None]
 
     def _run(self, numbers):
         self.sizes.append(len(numbers))
@@ -546,6 +558,17 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(room):
     encoder = Cramped(room)
     assert encoder.encode_images(numbered(50))[:, 0].tolist() == list(range(50))
     assert encoder.encode_texts([str(i) for i in range(50)])[:, 0].tolist() == list(range(50))
+
+
+def test_a_batch_of_pairs_that_does_not_fit_is_halved_until_it_does():
+    encoder = Cramped(3)
+    encoder.joint, encoder.n_cells, encoder.cell_dim = (1, 2), 1, 2
+    monkeypatched = np.ones((1, 1, 2), dtype=np.float32)
+    encoder._read_texts = lambda texts: [Read(None, monkeypatched)]
+    cells = np.repeat(np.arange(50, dtype=np.float32), 2).reshape(50, 1, 2)
+    assert encoder.match("text", cells).tolist() == list(range(50))
+    assert encoder.encode_joint(numbered(50))[:, 0, 0].tolist() == list(range(50))
+    assert max(encoder.sizes[10:]) <= 3
 
 
 def test_the_smaller_batch_is_kept():

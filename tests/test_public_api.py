@@ -14,6 +14,7 @@ import pytest
 
 import mmsearch
 from mmsearch import AddReport, Engine, Hit, Item, Query, errors
+from mmsearch.ranking import SearchOptions
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -68,8 +69,14 @@ def test_troubles_of_the_store_are_one_family():
         ("add", ["items", "*progress"]),
         ("remove", ["ids"]),
         ("sync", ["*progress"]),
-        ("search", ["query", "k", "*where", "*field", "*sort", "*exact"]),
-        ("search_many", ["queries", "k", "*where", "*field", "*sort", "*exact"]),
+        (
+            "search",
+            [
+                *("query", "k", "*where", "*field", "*sort", "*exact", "*rerank", "*budget_ms"),
+                *("*n_candidates", "*diversity", "*collapse"),
+            ],
+        ),
+        ("search_many", ["queries", "k", "options"]),
         ("similar", ["id", "k", "*where", "*field"]),
         ("get", ["id"]),
         ("vectors", ["ids", "*field"]),
@@ -95,6 +102,11 @@ def test_the_engine_has_the_methods_that_others_build_on(method, parameters):
     )
 
 
+def test_searching_for_many_takes_the_options_of_searching_for_one():
+    options = inspect.signature(Engine.search).parameters.values()
+    assert {one.name for one in options if one.kind is one.KEYWORD_ONLY} == set(SearchOptions.__annotations__)
+
+
 def test_search_gives_ten_by_default_and_a_new_store_gets_the_embedded_model_by_default():
     for method in (Engine.search, Engine.search_many, Engine.similar):
         assert inspect.signature(method).parameters["k"].default == 10
@@ -105,7 +117,7 @@ def test_search_gives_ten_by_default_and_a_new_store_gets_the_embedded_model_by_
     ("kind", "fields"),
     [
         (Item, ["id", "path", "text", "metadata", "image"]),
-        (Hit, ["item", "score", "rank", "copies", "field"]),
+        (Hit, ["item", "score", "rank", "copies", "field", "scores", "ranks", "region", "words", "notes"]),
         (AddReport, ["added", "unchanged", "moved", "removed", "failed", "changed"]),
         (Query, ["text", "image", "id", "vector", "weight", "others"]),
     ],

@@ -23,8 +23,10 @@ from mmsearch.catalog.records import (
     item_of,
     metadata_json,
 )
+from mmsearch.catalog.schema import titles_sql
+from mmsearch.catalog.words import TITLE_WEIGHT, match_of
 from mmsearch.errors import ItemNotFound
-from mmsearch.filters import facts_of
+from mmsearch.filters import And, Condition, facts_of, to_sql
 from mmsearch.types import Item
 
 FILE = "catalog.sqlite"
@@ -172,12 +174,16 @@ class Catalog:
         }  # fmt: skip
         if key is None:
             values["added"] = time.time()
-            names, marks = ", ".join(values), ", ".join("?" * len(values))
-            key = int(db.execute(f"INSERT INTO items ({names}) VALUES ({marks})", list(values.values())).lastrowid or 0)
+            names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+            sql = f"INSERT INTO items ({names}, titles) VALUES ({marks}, {titles_sql(':metadata')})"
+            key = int(db.execute(sql, values).lastrowid or 0)
         else:
-            pairs = ", ".join(f"{name} = ?" for name in values)
-            db.execute(f"UPDATE items SET {pairs} WHERE key = ?", [*values.values(), key])
+            self._forget_words([key])
+            pairs = ", ".join(f"{name} = :{name}" for name in values)
+            sql = f"UPDATE items SET {pairs}, titles = {titles_sql(':metadata')} WHERE key = :key"
+            db.execute(sql, {**values, "key": key})
             db.execute("DELETE FROM facts WHERE item = ?", (key,))
+        db.execute("INSERT INTO words (rowid, titles, text) SELECT key, titles, text FROM worded WHERE key = ?", (key,))
         told = [(key, self._field(name), text, num) for name, text, num in facts_of(json.loads(metadata))]
         db.executemany("INSERT INTO facts (item, field, text, num) VALUES (?, ?, ?, ?)", told)
         return key
@@ -198,8 +204,26 @@ class Catalog:
         self.database.writer.execute("UPDATE items SET stamp = ? WHERE key = ?", (stamp, key))
 
     def delete(self, keys: Iterable[int]) -> None:
-        """Forget items, their metadata and their claim to vectors."""
+        """Forget items, their words, their metadata and their claim to vectors."""
+        keys = list(keys)
+        self._forget_words(keys)
         self.database.writer.executemany("DELETE FROM items WHERE key = ?", ((key,) for key in keys))
+
+    def find_words(self, text: str, n: int, where: Condition | None = None) -> list[tuple[int, str]]:
+        """Key and id of the n items that share most words with a text, best first, equal ones by id.
+
+        Ranked by BM25 with titles weighing more than texts. Any text will do: it is never read as a query language.
+        """
+        match = match_of(text)
+        if not match:
+            return []
+        condition, values = to_sql(where or And(()))
+        # The other way round, SQLite would look up and weigh every word anew for each item.
+        sql = (
+            "SELECT i.key, i.id FROM words CROSS JOIN items i ON i.key = words.rowid"
+            f" WHERE words MATCH ? AND {condition} ORDER BY bm25(words, {TITLE_WEIGHT}, 1.0), i.id LIMIT ?"
+        )
+        return self.database.reader.execute(sql, [match, *values, n]).fetchall()
 
     # Roots, failures and settings -------------------------------------------------------------------------------
 
@@ -292,6 +316,10 @@ class Catalog:
             yield from self.database.reader.execute(
                 f"SELECT {ITEM_COLUMNS} FROM items i WHERE {column} IN ({marks})", chunk
             )
+
+    def _forget_words(self, keys: Iterable[int]) -> None:
+        """Take items out of the full-text index, before anything about them changes."""
+        self.database.writer.executemany("DELETE FROM words WHERE rowid = ?", ((key,) for key in keys))
 
     def _field(self, name: str) -> int:
         db = self.database.writer

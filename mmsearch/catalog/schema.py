@@ -6,6 +6,22 @@ import sqlite3
 
 from mmsearch.errors import StoreError
 
+
+def titles_sql(metadata: str) -> str:
+    """An SQL expression for the titles in the metadata (JSON) that another expression gives; NULL if it has none.
+
+    Titles are what people call an item: the strings and whole numbers, and lists of them, under a few names.
+    """
+    return f"""(SELECT nullif(group_concat(said, ' '), '') FROM (
+            SELECT CASE f.type WHEN 'array' THEN (
+                SELECT group_concat(m.value, ' ') FROM json_each(f.value) m WHERE m.type IN ('text', 'integer')
+            ) ELSE f.value END AS said
+            FROM json_each(CASE WHEN json_valid({metadata}) THEN {metadata} ELSE '{{}}' END) f
+            WHERE f.key IN ('title', 'name', 'sku', 'code', 'keywords', 'brand')
+                AND f.type IN ('text', 'integer', 'array')
+        ))"""  # json_valid: SQLite takes JSON of fewer levels than Python may write
+
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -81,6 +97,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             at REAL NOT NULL,
             PRIMARY KEY (root, entry)
         ) WITHOUT ROWID""",
+    ),
+    (
+        # The full-text index reads its texts from items, so that they are stored once, and anything in it can be made
+        # again from there ('rebuild'). Its old values must be there when an entry is taken out: Catalog.put and
+        # Catalog.delete see to that. Triggers cannot, because trusted_schema = OFF keeps them from virtual tables;
+        # and that is why titles are a column, where a view over the JSON functions would have done.
+        "ALTER TABLE items ADD COLUMN titles TEXT",
+        f"UPDATE items SET titles = {titles_sql('metadata')}",
+        "CREATE VIEW worded AS SELECT key, titles, text FROM items WHERE titles <> '' OR text <> ''",
+        "CREATE VIRTUAL TABLE words USING fts5 (titles, text, content = 'worded', content_rowid = 'key',"
+        " tokenize = 'unicode61 remove_diacritics 2')",
+        "INSERT INTO words (words) VALUES ('rebuild')",
     ),
 )
 

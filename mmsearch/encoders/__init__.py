@@ -161,4 +161,4 @@ def _exported(card: ModelCard, folder: Path) -> OnnxEncoder:
 
 
 def _label(card: ModelCard, encoder: TowerEncoder) -> str:
-    return f" {card.name} {card.licence} {encoder.spec.cells}"
+    return f" {card.name} {card.licence} {encoder.spec.cells} {encoder.spec.reranker}"

@@ -28,8 +28,8 @@ class CellHeads(Protocol):
         """A normalised batch of pictures to the whole pictures' vectors, (n, width), and (n, n_cells, dim)."""
         ...
 
-    def words(self, model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids, (n, context), to (n, context, dim)."""
+    def words(self, model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """The text tower's states, (n, context, width), to (n, context, dim)."""
         ...
 
     def to(self, model: torch.nn.Module) -> CellHeads:
@@ -58,9 +58,9 @@ class TrainedHeads:
         grid = visual.trunk.forward_features(batch)  # (n, channels, height, width)
         return visual.head(visual.trunk.forward_head(grid)), self.image(grid.flatten(2).transpose(1, 2))
 
-    def words(self, model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
-        """From the states after the text tower's last norm."""
-        words: torch.Tensor = self.text(_text_states(model, ids))
+    def words(self, model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """Through the head for texts."""
+        words: torch.Tensor = self.text(states)
         return words
 
     def to(self, model: torch.nn.Module) -> TrainedHeads:
@@ -86,9 +86,8 @@ class ProjectedHeads:
         patches: torch.Tensor = found["image_intermediates"][-1]
         return found["image_features"], patches @ model.visual.proj.to(patches.dtype)  # type: ignore[operator, union-attr]
 
-    def words(self, model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
-        """From the states after the text tower's last norm."""
-        states = _text_states(model, ids)
+    def words(self, model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """Through the projection of texts."""
         projection: Any = getattr(model, "text", model).text_projection
         words: torch.Tensor = projection(states) if callable(projection) else states @ projection.to(states.dtype)
         return words
@@ -100,8 +99,8 @@ class ProjectedHeads:
 
 def heads_of(model: torch.nn.Module, source: str | None, dim: int) -> CellHeads | None:
     """The heads of a model: trained ones in its folder, or its own projections; None if it has neither."""
-    file = Path((source or "").removeprefix("local-dir:")) / HEADS_FILE
-    if source is not None and file.is_file():
+    file = heads_file(source)
+    if file is not None:
         return TrainedHeads.load(file)
     projections = getattr(model.visual, "proj", None), getattr(getattr(model, "text", model), "text_projection", None)
     if None in projections or not hasattr(model.visual, "ln_post") or not hasattr(model, "forward_intermediates"):
@@ -109,13 +108,18 @@ def heads_of(model: torch.nn.Module, source: str | None, dim: int) -> CellHeads 
     return ProjectedHeads(dim)
 
 
-def _text_states(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """(n, context, width)."""
+def heads_file(source: str | None) -> Path | None:
+    """The file of trained heads in a model's folder, if there is one."""
+    file = Path((source or "").removeprefix("local-dir:")) / HEADS_FILE
+    return file if source is not None and file.is_file() else None
+
+
+def read_texts(model: torch.nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids, (n, context), to (n, dim) vectors and, after the last norm, (n, context, width) states."""
     found: Any = model.forward_intermediates(  # type: ignore[operator]
-        text=ids, text_indices=1, normalize_intermediates=True, intermediates_only=True
+        text=ids, text_indices=1, normalize_intermediates=True, normalize=False
     )
-    states: torch.Tensor = found["text_intermediates"][-1]
-    return states
+    return found["text_features"], found["text_intermediates"][-1]
 
 
 def _linear(tensors: dict[str, torch.Tensor], name: str) -> torch.nn.Linear:

@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.encoders.onnx import CARD, CELL_TOWER, IMAGE_TOWER, TEXT_TOWER, TOKENIZER, OnnxEncoder, file_digest
+from mmsearch.encoders.onnx import (
+    CARD,
+    CELL_TOWER,
+    IMAGE_TOWER,
+    JOINT_TOWER,
+    MATCH_MODEL,
+    TEXT_TOWER,
+    TOKENIZER,
+    OnnxEncoder,
+    file_digest,
+)
 from mmsearch.encoders.openclip import OpenClipEncoder
 from mmsearch.encoders.spec import PROBE_TEXTS
 from mmsearch.encoders.tokenizer import write_tokenizer
@@ -28,7 +38,11 @@ from mmsearch.errors import ModelBroken
 if TYPE_CHECKING:
     import torch
 
+    from mmsearch.encoders.joint import JointModel
+
 LEAST_COSINE = 0.999
+MOST_LOGITS = 0.01
+"""How far logits of the joint model may lie from the original's."""
 TEXTS = ("", "a cat", "two red bicycles lean on the wall of a bakery " * 12)
 """Compared besides the probe texts: the shortest, a short one, and one that fills any context."""
 OPSET = 17
@@ -128,12 +142,38 @@ def _write_towers(encoder: OpenClipEncoder, folder: Path) -> None:
     if encoder.n_cells:
         side = encoder.cell_size
         closely = torch.zeros((2, side, side, 3), dtype=torch.uint8)
-        words = _tower(model, lambda ids: unit(model.encode_text(ids), encoder.words(ids)))
+
+        def read(ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            vectors, words, *states = encoder.words(ids)
+            return *unit(vectors, words), *states
+
         cells = _tower(model, lambda pixels: unit(*encoder.cells(encoder.normalised(pixels))))
-        _export(words, ids, folder / TEXT_TOWER, "words")
+        _export(_tower(model, read), ids, folder / TEXT_TOWER, "words", *(["states"] if encoder.joint_model else []))
         _export(cells, closely, folder / CELL_TOWER, "cells")
     else:
         _export(_tower(model, lambda ids: unit(model.encode_text(ids))), ids, folder / TEXT_TOWER)
+    if encoder.joint_model:
+        joint = _tower(model, lambda pixels: (encoder.joint_cells(encoder.normalised(pixels)),))
+        _export(joint, pixels, folder / JOINT_TOWER)
+        _write_match(encoder.joint_model, encoder.spec.context, folder / MATCH_MODEL)
+
+
+def _write_match(joint: JointModel, n_tokens: int, file: Path) -> None:
+    """Write the part of the joint model that reads a text and cells together, for texts of any length."""
+    import torch
+
+    cells, states = torch.zeros((2, *joint.shape)), torch.zeros((1, n_tokens, joint.txt.in_features))
+
+    class Match(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.joint = joint
+
+        def forward(self, cells: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+            return joint.match(states, cells)
+
+    axes = {"cells": {0: "n"}, "states": {1: "n_tokens"}, "logits": {0: "n"}}
+    _to_file(Match(), (cells, states), file, ["logits"], axes)
 
 
 def _tower(model: torch.nn.Module, run: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]) -> torch.nn.Module:
@@ -152,17 +192,29 @@ def _tower(model: torch.nn.Module, run: Callable[[torch.Tensor], tuple[torch.Ten
 
 
 def _export(tower: torch.nn.Module, example: torch.Tensor, file: Path, *more: str) -> None:
+    outputs = ["vectors", *more]
+    _to_file(tower, (example,), file, outputs, {name: {0: "n"} for name in ("rows", *outputs)})
+
+
+def _to_file(
+    tower: torch.nn.Module,
+    examples: tuple[torch.Tensor, ...],
+    file: Path,
+    outputs: list[str],
+    axes: dict[str, dict[int, str]],
+) -> None:
+    """``axes`` names the inputs, in order, and the outputs."""
     import torch
 
     tower.eval()  # the exporter puts modules back into the mode that it found them in
     with _quiet(), _no_fused_attention(), _no_onnx_package(), torch.inference_mode():
         torch.onnx.export(
             tower,
-            (example,),
+            examples,
             str(file),
-            input_names=["rows"],
-            output_names=["vectors", *more],
-            dynamic_axes={name: {0: "n"} for name in ("rows", "vectors", *more)},
+            input_names=list(axes)[: len(examples)],
+            output_names=outputs,
+            dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,  # the other exporter needs packages that we do not
         )
@@ -235,10 +287,25 @@ def _compare(original: OpenClipEncoder, exported: OnnxEncoder) -> None:
     if original.n_cells:
         noise = np.random.default_rng(0).integers(0, 256, (4, *[original.cell_size] * 2, 3), dtype=np.uint8)
         pairs = zip(original.run_cells(noise), exported.run_cells(noise), strict=True)
-        words = zip(original.run_words(ids), exported.run_words(ids), strict=True)
+        words = zip(original.run_words(ids)[:2], exported.run_words(ids)[:2], strict=True)
         cosine = min(cosine, *(float((one * other).sum(axis=-1).min()) for one, other in (*pairs, *words)))
     if cosine < LEAST_COSINE:
         raise ModelBroken(f"the ONNX export of {original.name!r} differs from it: cosine {cosine:.4f}")
+    if original.joint_model:
+        _compare_joint(original, exported)
+
+
+def _compare_joint(original: OpenClipEncoder, exported: OnnxEncoder) -> None:
+    """The whole way from pixels and a text to logits."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, *original.spec.preprocess.size, 3), dtype=np.uint8)
+    texts = [text for text in (*PROBE_TEXTS, *TEXTS) if text]
+    logits = []
+    for encoder in (original, exported):
+        cells = encoder.run_joint(noise)
+        logits.append(np.stack([encoder.match(text, cells) for text in texts]))
+    apart = float(np.abs(logits[0] - logits[1]).max())
+    if not apart <= MOST_LOGITS:
+        raise ModelBroken(f"the ONNX export of {original.name!r} differs from it: its logits by {apart:.3f}")
 
 
 def _pictures_a_second(encoder: OpenClipEncoder | OnnxEncoder) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,9 +22,10 @@ from mmsearch.types import Cells, Pixels, Vectors
 
 CARD = "export.json"
 TEXT_TOWER, IMAGE_TOWER, CELL_TOWER, TOKENIZER = "text.onnx", "image.onnx", "cells.onnx", "tokenizer.json"
+JOINT_TOWER, MATCH_MODEL = "joint.onnx", "match.onnx"
 PART = 4
 """Pictures that a core takes at a time: their activations stay in its cache."""
-_TOWERS = (TEXT_TOWER, IMAGE_TOWER, CELL_TOWER)
+_TOWERS = (TEXT_TOWER, IMAGE_TOWER, CELL_TOWER, JOINT_TOWER, MATCH_MODEL)
 
 Opened = TypeVar("Opened")
 
@@ -71,6 +72,14 @@ class OnnxEncoder(TowerEncoder):
     @cached_property
     def _cell_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
         return self._open(CELL_TOWER, partial(open_session, threads=1))
+
+    @cached_property
+    def _joint_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
+        return self._open(JOINT_TOWER, partial(open_session, threads=1))
+
+    @cached_property
+    def _match_session(self) -> Any:  # noqa: ANN401 onnxruntime has no types
+        return self._open(MATCH_MODEL, partial(open_session, threads=1))
 
     def verify(self) -> None:
         """Check every file's SHA-256.
@@ -137,10 +146,9 @@ class OnnxEncoder(TowerEncoder):
         """Token ids, (n, context), to (n, dim) float32 unit rows."""
         return _run(self._text_session, ids)
 
-    def run_words(self, ids: NDArray[np.int64]) -> tuple[Vectors, Cells]:
-        """Token ids, (n, context), to (n, dim) and (n, context, cell_dim) float32 unit rows."""
-        vectors, words = _run_all(self._text_session, ids)
-        return vectors, words
+    def run_words(self, ids: NDArray[np.int64]) -> Sequence[NDArray[np.float32]]:
+        """Token ids, (n, context), to float32 rows: see ``TowerEncoder``."""
+        return _run_all(self._text_session, ids)
 
     def word_pieces(self, ids: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """The words of token ids, (context,), and of which word each token is a piece; -1 for what is no word."""
@@ -155,12 +163,26 @@ class OnnxEncoder(TowerEncoder):
         vectors, cells = self._spread(self._cell_session, pixels)
         return vectors, cells
 
-    def _spread(self, session: Any, rows: Pixels) -> list[Vectors]:  # noqa: ANN401 onnxruntime has no types
+    def run_joint(self, pixels: Pixels) -> Cells:
+        """Pixels, (n, height, width, 3) uint8, to the joint model's (n, n_cells, width) float32."""
+        return self._spread(self._joint_session, pixels)[0]
+
+    def run_match(self, states: Cells, cells: Cells) -> Vectors:
+        """States of a text, (1, n_tokens, width), and cells, (n, n_cells, width), to (n,) float32 logits."""
+        return self._spread(self._match_session, cells, 2 * PART, states=states)[0]
+
+    def _spread(
+        self,
+        session: Any,  # noqa: ANN401 onnxruntime has no types
+        rows: NDArray[Any],
+        size: int = PART,
+        **shared: NDArray[Any],
+    ) -> list[Vectors]:
         """Run a few pictures a core at a time: cores that share one picture spend their time waiting for each other."""
-        parts = [rows[first : first + PART] for first in range(0, len(rows), PART)]
+        parts = [rows[first : first + size] for first in range(0, len(rows), size)]
         if len(parts) < 2:
-            return _run_all(session, rows)
-        done = self._pool.map(partial(_run_all, session), parts)
+            return _run_all(session, rows, shared)
+        done = self._pool.map(partial(_run_all, session, shared=shared), parts)
         return [np.concatenate(outputs) for outputs in zip(*done, strict=True)]
 
     @cached_property
@@ -218,6 +240,10 @@ def _run(session: Any, rows: NDArray[Any]) -> Vectors:  # noqa: ANN401 onnxrunti
     return _run_all(session, rows)[0]
 
 
-def _run_all(session: Any, rows: NDArray[Any]) -> list[Vectors]:  # noqa: ANN401 onnxruntime has no types
-    outputs = session.run(None, {session.get_inputs()[0].name: rows})
+def _run_all(
+    session: Any,  # noqa: ANN401 onnxruntime has no types
+    rows: NDArray[Any],
+    shared: Mapping[str, NDArray[Any]] | None = None,
+) -> list[Vectors]:
+    outputs = session.run(None, {session.get_inputs()[0].name: rows, **(shared or {})})
     return [np.asarray(output, dtype=np.float32) for output in outputs]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.encoders.cells import CellHeads, heads_of
+from mmsearch.encoders.cells import CellHeads, heads_file, heads_of, read_texts
 from mmsearch.encoders.create import Created, create
 from mmsearch.encoders.foreign import ForeignTokenizer
 from mmsearch.encoders.preprocess import Preprocess
-from mmsearch.encoders.spec import EncoderSpec, tokenizer_digest
+from mmsearch.encoders.spec import EncoderSpec, digest, tokenizer_digest
 from mmsearch.encoders.tokenizer import ClipTokenizer
 from mmsearch.encoders.towers import CHECK_COSINE, TowerEncoder, check_tower
 from mmsearch.errors import InvalidInput, ModelBroken
@@ -22,6 +23,8 @@ from mmsearch.types import Cells, Pixels, Vectors
 
 if TYPE_CHECKING:
     import torch
+
+    from mmsearch.encoders.joint import JointModel
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 BF16_COSINE = 0.99
@@ -35,6 +38,8 @@ class OpenClipEncoder(TowerEncoder):
     ----------
     model
         The model in evaluation mode, in fp32, on the CPU; it is moved and cast here.
+    joint_model
+        Only with heads; it stays in fp32.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class OpenClipEncoder(TowerEncoder):
         device: str,
         precision: str,
         heads: CellHeads | None = None,
+        joint_model: JointModel | None = None,
     ) -> None:
         import torch
 
@@ -58,6 +64,7 @@ class OpenClipEncoder(TowerEncoder):
             visual.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
         self.heads = None if heads is None else heads.to(self.model)
+        self.joint_model = None if joint_model is None else joint_model.to(self.device)
         self.scale = [
             torch.tensor(values).mul(255).view(1, 3, 1, 1) for values in (spec.preprocess.mean, spec.preprocess.std)
         ]
@@ -110,13 +117,29 @@ class OpenClipEncoder(TowerEncoder):
         mean, std = (value.to(self.device) for value in self.scale)
         return ((pixels.to(self.device).permute(0, 3, 1, 2).float() - mean) / std).to(self.dtype)
 
-    def run_words(self, ids: NDArray[np.int64]) -> tuple[Vectors, Cells]:
-        """Token ids, (n, context), to (n, dim) unit rows and (n, context, cell_dim) unit rows."""
+    def run_words(self, ids: NDArray[np.int64]) -> Sequence[NDArray[np.float32]]:
+        """Token ids, (n, context), to float32 rows: see ``TowerEncoder``."""
         import torch
 
         with torch.inference_mode():
-            tokens = torch.from_numpy(ids).to(self.device)
-            return self.run_texts(ids), self._unit(self.words(tokens))
+            vectors, words, *states = self.words(torch.from_numpy(ids).to(self.device))
+            return [self._unit(vectors), self._unit(words), *map(_float32, states)]
+
+    def run_joint(self, pixels: Pixels) -> Cells:
+        """Pixels, (n, height, width, 3) uint8, to the joint model's (n, n_cells, width) float32."""
+        import torch
+
+        with torch.inference_mode():
+            return _float32(self.joint_cells(self.normalised(torch.from_numpy(np.ascontiguousarray(pixels)))))
+
+    def run_match(self, states: Cells, cells: Cells) -> Vectors:
+        """States of a text, (1, n_tokens, width), and cells, (n, n_cells, width), to (n,) float32 logits."""
+        import torch
+
+        assert self.joint_model is not None
+        with torch.inference_mode():
+            inputs = (torch.from_numpy(np.ascontiguousarray(rows)).to(self.device) for rows in (states, cells))
+            return _float32(self.joint_model.match(*inputs))
 
     def word_pieces(self, ids: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """The words of token ids, (context,), and of which word each token is a piece; -1 for what is no word."""
@@ -128,16 +151,22 @@ class OpenClipEncoder(TowerEncoder):
         assert self.heads is not None
         return self.heads.cells(self.model, batch)
 
-    def words(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids, (n, context), to (n, context, cell_dim), rows not yet of unit length."""
+    def words(self, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Token ids, (n, context), to rows as ``run_words`` gives them, but not yet of unit length."""
         assert self.heads is not None
-        return self.heads.words(self.model, ids)
+        vectors, states = read_texts(self.model, ids)
+        return vectors, self.heads.words(self.model, states), *([states] if self.joint_model else [])
+
+    def joint_cells(self, batch: torch.Tensor) -> torch.Tensor:
+        """A normalised batch to the joint model's cells, (n, n_cells, width)."""
+        assert self.joint_model is not None
+        visual: Any = self.model.visual
+        return self.joint_model.cells(visual.trunk.forward_features(batch))
 
     def _unit(self, features: torch.Tensor) -> Vectors:
         import torch
 
-        rows = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
-        return np.asarray(rows, dtype=np.float32)
+        return _float32(torch.nn.functional.normalize(features.float(), dim=-1))
 
 
 def load_openclip(
@@ -194,15 +223,26 @@ def _load(
     created = create(source or name)
     spec = _spec(name, licence, created)
     heads = heads_of(created.model, source, spec.dim) if isinstance(created.tokenizer, ClipTokenizer) else None
+    joint = None
     if heads is not None:
         size = round(max(spec.preprocess.size) * heads.scale)
         spec = replace(spec, cells=(_n_cells(created.model, heads, size), heads.dim), cell_size=size)
-    encoder = OpenClipEncoder(spec, created.model, created.tokenizer, device, precision, heads)
+        file = heads_file(source)
+        if file is not None:
+            joint = _joint_model(file)
+            spec = replace(spec, joint=joint.shape if joint else (0, 0), reranker=digest(file.read_bytes()))
+    encoder = OpenClipEncoder(spec, created.model, created.tokenizer, device, precision, heads, joint)
     least = BF16_COSINE if precision == "bf16" else CHECK_COSINE
     towers = zip(("text", "image"), encoder.check_vectors(), reference or (None, None), strict=True)
     for tower, vectors, expected in towers:
         check_tower(name, tower, vectors, expected, least)
     return encoder
+
+
+def _joint_model(file: Path) -> JointModel | None:
+    from mmsearch.encoders.joint import JointModel
+
+    return JointModel.load(file)
 
 
 def _spec(name: str, licence: str, created: Created) -> EncoderSpec:
@@ -253,6 +293,10 @@ def weights_digest(model: torch.nn.Module) -> str:
         hasher.update(key.encode())
         hasher.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes())
     return hasher.hexdigest()[:16]
+
+
+def _float32(rows: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(rows.float().cpu().numpy(), dtype=np.float32)
 
 
 def _n_cells(model: torch.nn.Module, heads: CellHeads, size: int) -> int:

@@ -40,12 +40,16 @@ class EncoderSpec:
     """Cells of a picture and numbers a cell, for late interaction; none for some models."""
     cell_size: int = 0
     """Pixels a side that are read for cells."""
+    joint: tuple[int, int] = (0, 0)
+    """Cells of a picture and numbers a cell, for the joint model; none for most models."""
+    reranker: str = ""
+    """Digest of the heads and the joint model that lie beside the weights."""
 
     @property
     def fingerprint(self) -> str:
         """Which space: equal fingerprints may share a store. The name is no part of it, nor the runtime.
 
-        Nor are the cells: their head changes no vector of a text or a picture.
+        Nor are the cells and the joint model: they change no vector of a text or a picture.
         """
         shape = digest(json.dumps([asdict(self.preprocess), self.activation, self.architecture], sort_keys=True))
         return f"dim={self.dim} weights={self.weights} preprocess={shape} tokenizer={self.tokenizer}"
@@ -57,8 +61,8 @@ class EncoderSpec:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EncoderSpec:
         """Read what ``to_json`` made, after a trip through JSON."""
-        fields = {"preprocess": Preprocess.from_config(data["preprocess"]), "cells": tuple(data["cells"])}
-        return cls(**{**data, **fields})
+        pairs = {name: tuple(data[name]) for name in ("cells", "joint")}
+        return cls(**{**data, **pairs, "preprocess": Preprocess.from_config(data["preprocess"])})
 
 
 def digest(data: str | bytes) -> str:

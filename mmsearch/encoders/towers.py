@@ -6,7 +6,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from mmsearch.encoders.tokenizer import check_text
 from mmsearch.errors import InvalidInput, ModelBroken
 from mmsearch.types import Cells, Picture, Pixels, Vectors, Words
 
-Input = TypeVar("Input", NDArray[np.int64], Pixels)
+Input = TypeVar("Input", NDArray[np.int64], Pixels, Cells)
 Output = TypeVar("Output")
 
 CHECK_COSINE = 0.999
@@ -25,6 +26,19 @@ CHECK_COSINE = 0.999
 
 REMEMBERED = 64
 """Texts whose words are kept four times over: those of the queries that are being answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a text's tokens were read as.
+
+    ``states``, (1, n_tokens, width) float32, the start and the end among them, are for the joint model; without one
+    None.
+    """
+
+    words: Words
+    states: NDArray[np.float32] | None
+
 
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "failed to allocate", "bad allocation", "bad_alloc")
 """What CUDA and MPS, torch on the CPU, ONNX Runtime and C++ say."""
@@ -49,8 +63,10 @@ class TowerEncoder(ABC):
         self.n_cells, self.cell_dim = spec.cells
         self.cell_size = spec.cell_size
         self._cell_preprocess = replace(spec.preprocess, size=(spec.cell_size, spec.cell_size))
-        self._words: OrderedDict[str, Words] = OrderedDict()
-        self._words_lock = threading.Lock()
+        self.joint = spec.joint
+        self.joint_fingerprint = spec.reranker if spec.joint[0] else ""
+        self._read: OrderedDict[str, Read] = OrderedDict()
+        self._read_lock = threading.Lock()
         self._fitting: dict[str, int] = {}  # by tower: the largest batch that memory was found to hold
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
@@ -65,7 +81,7 @@ class TowerEncoder(ABC):
             raise InvalidInput(f"expected a list of texts, got one str: put it into a list, [{texts[:40]!r}]")
         ids = self.tokenize([check_text(text) for text in texts])
         if self.n_cells and 0 < len(texts) <= REMEMBERED:
-            return self._read_words(texts, ids)
+            return self._read_together(texts, ids)[0]
         return self._in_batches("text", self.run_texts, ids, self.batch_size * 4)
 
     def encode_words(self, texts: Sequence[str]) -> list[Words]:
@@ -80,34 +96,61 @@ class TowerEncoder(ABC):
         """
         if not self.n_cells:
             raise InvalidInput(f"the encoder {self.name!r} has no cells")
-        found: list[Words] = []
+        return [read.words for read in self._read_texts(texts)]
+
+    def match(self, text: str, cells: Cells) -> Vectors:
+        """How well a text goes with each of n pictures, as logits of the joint model, (n,) float32.
+
+        A text that was encoded a moment ago is not read again.
+
+        Parameters
+        ----------
+        cells
+            What ``encode_joint`` gave, (n, n_cells, width) float32.
+
+        Raises
+        ------
+        InvalidInput
+            If there is no joint model (``joint`` is (0, 0)), or for cells of another shape.
+        """
+        self._check_joint()
+        cells = np.asarray(cells, dtype=np.float32)
+        if cells.ndim != 3 or cells.shape[1:] != self.joint:
+            raise InvalidInput(f"expected cells of the shape (n, {self.joint[0]}, {self.joint[1]}), got {cells.shape}")
+        (read,) = self._read_texts([text])
+        assert read.states is not None
+        logits = self._batches("match", partial(self.run_match, read.states), cells, self.batch_size * 4)
+        return np.concatenate([np.zeros(0, dtype=np.float32), *logits])
+
+    def _read_texts(self, texts: Sequence[str]) -> list[Read]:
+        found: list[Read] = []
         for first in range(0, len(texts), REMEMBERED):
             part = [check_text(text) for text in texts[first : first + REMEMBERED]]
-            known = {text: self._words.get(text) for text in part}
-            missing = [text for text, words in known.items() if words is None]
+            known = {text: read for text in part if (read := self._read.get(text)) is not None}
+            missing = list(dict.fromkeys(text for text in part if text not in known))
             if missing:
-                self._read_words(missing, self.tokenize(missing))
-            found += [known[text] or self._words[text] for text in part]
+                known |= self._read_together(missing, self.tokenize(missing))[1]
+            found += [known[text] for text in part]
         return found
 
-    def _read_words(self, texts: Sequence[str], ids: NDArray[np.int64]) -> Vectors:
-        """The texts' vectors; their words are remembered."""
-        vectors, tokens = self._both_in_batches("text", self.run_words, ids, self.batch_size * 4)
-        for text, its_ids, its_tokens in zip(texts, ids, tokens, strict=True):
-            self._remember(text, self._words_of(its_ids, its_tokens))
-        return vectors
+    def _read_together(self, texts: Sequence[str], ids: NDArray[np.int64]) -> tuple[Vectors, dict[str, Read]]:
+        """The texts' vectors and what their tokens were read as, which is remembered."""
+        vectors, tokens, *states = self._all_in_batches("text", self.run_words, ids, self.batch_size * 4)
+        found = {
+            text: self._read_as(ids[n], tokens[n], states[0][n] if states else None) for n, text in enumerate(texts)
+        }
+        with self._read_lock:
+            self._read |= found
+            while len(self._read) > 4 * REMEMBERED:
+                self._read.popitem(last=False)
+        return vectors, found
 
-    def _remember(self, text: str, words: Words) -> None:
-        with self._words_lock:
-            self._words[text] = words
-            while len(self._words) > 4 * REMEMBERED:
-                self._words.popitem(last=False)
-
-    def _words_of(self, ids: NDArray[np.int64], tokens: Vectors) -> Words:
-        """Without the padding, the start and the end."""
+    def _read_as(self, ids: NDArray[np.int64], tokens: Vectors, states: NDArray[np.float32] | None) -> Read:
+        """Words without the padding, the start and the end; states without the padding."""
         pieces, numbers = self.word_pieces(ids)
         kept = np.flatnonzero(numbers >= 0)
-        return Words(pieces, numbers[kept], np.ascontiguousarray(tokens[kept]))
+        words = Words(pieces, numbers[kept], np.ascontiguousarray(tokens[kept]))
+        return Read(words, None if states is None else states[None, : len(kept) + 2].copy())
 
     def encode_images(self, images: Sequence[Picture]) -> Vectors:
         """Pictures, or the pixels that ``prepare`` made of them, to unit rows, (n, dim) float32."""
@@ -132,7 +175,29 @@ class TowerEncoder(ABC):
             empty = np.zeros((0, self.n_cells, self.cell_dim), dtype=np.float32)
             return np.zeros((0, self.dim), dtype=np.float32), empty
         pixels = np.stack([self.prepare_cells(image) for image in images])
-        return self._both_in_batches("cell", self.run_cells, pixels, self.batch_size)
+        vectors, cells = self._all_in_batches("cell", self.run_cells, pixels, self.batch_size)
+        return vectors, cells
+
+    def encode_joint(self, images: Sequence[Picture]) -> Cells:
+        """Pictures, or what ``prepare`` made of them, to the joint model's cells, (n, n_cells, width) float32.
+
+        Cells come row by row from the top left; they are not of unit length.
+
+        Raises
+        ------
+        InvalidInput
+            If there is no joint model (``joint`` is (0, 0)).
+        """
+        self._check_joint()
+        none = np.zeros((0, *self.joint), dtype=np.float32)
+        if len(images) == 0:
+            return none
+        pixels = np.stack([self.prepare(image) for image in images])
+        return np.concatenate([none, *self._batches("joint", self.run_joint, pixels, self.batch_size)])
+
+    def _check_joint(self) -> None:
+        if not self.joint[0]:
+            raise InvalidInput(f"the encoder {self.name!r} has no joint model: choose one that has, such as mini")
 
     def prepare(self, image: Picture) -> Pixels:
         """Resize and crop to what the image tower reads, (height, width, 3) uint8."""
@@ -155,8 +220,11 @@ class TowerEncoder(ABC):
         """Token ids, (n, context), through the text tower to (n, dim) float32 unit rows."""
 
     @abstractmethod
-    def run_words(self, ids: NDArray[np.int64]) -> tuple[Vectors, Cells]:
-        """Token ids, (n, context), to (n, dim) unit rows and, of the tokens, (n, context, cell_dim) unit rows."""
+    def run_words(self, ids: NDArray[np.int64]) -> Sequence[NDArray[np.float32]]:
+        """Token ids, (n, context), to (n, dim) unit rows and, of the tokens, (n, context, cell_dim) unit rows.
+
+        With a joint model also to the states of the tokens, (n, context, width).
+        """
 
     @abstractmethod
     def word_pieces(self, ids: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -170,6 +238,14 @@ class TowerEncoder(ABC):
     def run_cells(self, pixels: Pixels) -> tuple[Vectors, Cells]:
         """Pixels, (n, size, size, 3) uint8, to (n, dim) and (n, n_cells, cell_dim) float32 unit rows."""
 
+    @abstractmethod
+    def run_joint(self, pixels: Pixels) -> Cells:
+        """Pixels, (n, height, width, 3) uint8, to the joint model's (n, n_cells, width) float32."""
+
+    @abstractmethod
+    def run_match(self, states: Cells, cells: Cells) -> Vectors:
+        """States of a text, (1, n_tokens, width), and cells, (n, n_cells, width), to (n,) float32 logits."""
+
     def check_vectors(self) -> tuple[Vectors, Vectors]:
         """What the towers make of the probe texts and the probe picture: (3, dim) and (1, dim)."""
         pixels = probe_pixels(*self.spec.preprocess.size)
@@ -178,11 +254,11 @@ class TowerEncoder(ABC):
     def _in_batches(self, tower: str, run: Callable[[Input], Vectors], rows: Input, size: int) -> Vectors:
         return np.concatenate([np.zeros((0, self.dim), dtype=np.float32), *self._batches(tower, run, rows, size)])
 
-    def _both_in_batches(
-        self, tower: str, run: Callable[[Input], tuple[Vectors, Cells]], rows: Input, size: int
-    ) -> tuple[Vectors, Cells]:
-        vectors, cells = zip(*self._batches(tower, run, rows, size), strict=True)
-        return np.concatenate(vectors), np.concatenate(cells)
+    def _all_in_batches(
+        self, tower: str, run: Callable[[Input], Sequence[NDArray[np.float32]]], rows: Input, size: int
+    ) -> list[NDArray[np.float32]]:
+        """Each of the outputs of a tower that has several."""
+        return [np.concatenate(parts) for parts in zip(*self._batches(tower, run, rows, size), strict=True)]
 
     def _batches(self, tower: str, run: Callable[[Input], Output], rows: Input, size: int) -> Iterator[Output]:
         """Run batch by batch; one that does not fit into memory is halved, and the tower keeps the smaller size."""

@@ -7,37 +7,43 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmsearch.protocols import Collection
-from mmsearch.rerank.stage import Stage, unscored
-from mmsearch.types import Hit, Query, Signal
+from mmsearch.rerank.stage import StoreStage, all_rows, by_field, unscored
+from mmsearch.types import Hit, Keys, Query, Signal, Vectors
 
 
-class Hubness(Stage):
+class Hubness(StoreStage):
     """Query-bank normalisation (Bogolin et al., CVPR 2022); see ``mmsearch.hubs`` for the formula.
 
-    A hit's value is minus the bias of its picture's vector, in units of cosines, around the collection's mean.
+    A hit's value is minus the bias of the vector by which it was found, its picture's or that of the nearest window of
+    its text, in units of cosines, around the mean of the collection's pictures or texts.
     """
 
     name = "hubness"
     needs = ("picture",)
 
-    def __init__(self) -> None:
-        self._collection: Collection | None = None
-
-    def prepare(self, collection: Collection) -> None:
-        """Biases are computed when they are first asked for, or beforehand by the store."""
-        self._collection = collection
-
     def score(self, query: Query, hits: Sequence[Hit], deadline: float | None = None) -> Signal:
-        """Minus each hit's bias; no value without a bank of queries of this kind, or for hits without a picture."""
-        collection = self._collection
+        """Minus each hit's bias; no value without a bank of queries of this kind."""
+        collection = self.collection
         if collection is None:
             return unscored(len(hits), "hubness: not prepared for a collection")
-        _, kind = collection.query_vector(query)
-        field = "text" if hits and all(hit.field == "text" for hit in hits) else "picture"
-        first, count = collection.rows(field, hits)
-        biases = collection.biases(field, first[count > 0], kind)
-        if biases is None:
-            return unscored(len(hits), f"hubness: there is no bank of {kind} queries: set one with `mmsearch bank`")
+        vector, kind = collection.query_vector(query)
         values = np.full(len(hits), np.nan, dtype=np.float32)
-        values[count > 0] = collection.centre(field, kind) - biases
+        for field, places in by_field(hits):
+            first, count = collection.rows(field, [hits[place] for place in places])
+            there = count > 0
+            rows = _nearest(collection, field, vector, first[there], count[there])
+            biases = collection.biases(field, rows, kind)
+            if biases is None:
+                return unscored(len(hits), f"hubness: there is no bank of {kind} queries: set one with `mmsearch bank`")
+            values[places[there]] = collection.centre(field, kind) - biases
         return Signal(values)
+
+
+def _nearest(collection: Collection, field: str, vector: Vectors, first: Keys, count: Keys) -> Keys:
+    """Of each hit's rows, (n,), the one nearest to the query; pictures have only one."""
+    if not len(count) or count.max() == 1:
+        return first
+    rows, starts = all_rows(first, count)
+    cosines = collection.stored(field, rows) @ vector
+    its = np.split(cosines, starts[1:])
+    return first + np.array([int(np.argmax(one)) for one in its], dtype=np.int64)

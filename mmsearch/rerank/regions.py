@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from mmsearch.errors import MMSearchError
 from mmsearch.images import open_picture
 from mmsearch.protocols import CellEncoder, Collection
-from mmsearch.rerank.stage import Stage, unscored
-from mmsearch.types import Hit, Query, Signal, Vectors
+from mmsearch.rerank.stage import StoreStage, all_rows, around_zero, by_field, unscored, why_skipped
+from mmsearch.types import Box, Hit, Query, Signal, Vectors
 from mmsearch.views import BOXES, CROPS, MIRROR, WHOLE, views
 
 WHOLE_WEIGHT, MIRROR_WEIGHT, CROPS_WEIGHT, FINE_WEIGHT = 1.0, 1.0, 1.5, 2.0
@@ -21,7 +21,7 @@ BEST_WEIGHT = 0.2
 """Weight of the best view beside the mean; 0.15 to 0.4 differ by less than 0.2."""
 
 
-class Regions(Stage):
+class Regions(StoreStage):
     """The weighted mean and the maximum over views of the query's cosine, in place of the whole picture's alone.
 
     Pictures are scored by their rows of the ``regions`` space. For a query that is one picture, texts are scored by
@@ -38,20 +38,30 @@ class Regions(Stage):
     needs = ("regions",)
 
     def __init__(self, *, corrected: bool = False) -> None:
+        super().__init__()
         self.corrected = corrected
-        self._collection: Collection | None = None
-
-    def prepare(self, collection: Collection) -> None:
-        """Regions are encoded at indexing."""
-        self._collection = collection
 
     def score(self, query: Query, hits: Sequence[Hit], deadline: float | None = None) -> Signal:
-        """What each hit gains; no value for hits without regions."""
-        if self._collection is None:
+        """What each hit gains; no value for hits without regions.
+
+        Where some hits were found in pictures and some in texts, each kind is scored by itself, and its mean taken off:
+        it should not gain on the other.
+        """
+        collection = self.collection
+        if collection is None:
             return unscored(len(hits), "regions: not prepared for a collection")
-        if hits and all(hit.field == "text" for hit in hits):
-            return self._texts(self._collection, query, hits)
-        return self._pictures(self._collection, query, hits)
+        parts = list(by_field(hits))
+        values = np.full(len(hits), np.nan, dtype=np.float32)
+        regions: list[Box | None] = [None] * len(hits)
+        signals = []
+        for field, places in parts:
+            score = self._texts if field == "text" else self._pictures
+            signal = score(collection, query, [hits[place] for place in places])
+            values[places] = signal.values if len(parts) == 1 else around_zero(signal.values)
+            for place, region in zip(places.tolist(), signal.regions, strict=False):
+                regions[place] = region
+            signals.append(signal)
+        return Signal(values, regions=tuple(regions), skipped=why_skipped(signals))
 
     def _pictures(self, collection: Collection, query: Query, hits: Sequence[Hit]) -> Signal:
         first, count = collection.rows("regions", hits)
@@ -67,9 +77,8 @@ class Regions(Stage):
             views = plain - biases.reshape(-1, n_views) + collection.centre("regions", kind)
         values = np.full(len(hits), np.nan, dtype=np.float32)
         values[there] = blend(views) - views[:, WHOLE]
-        best = np.argmax(plain[:, : len(BOXES)], axis=1)
-        boxes = iter(BOXES[one] for one in best)
-        return Signal(values, regions=tuple(next(boxes) if one else None for one in there))
+        boxes = iter(np.argmax(plain[:, : len(BOXES)], axis=1).tolist())
+        return Signal(values, regions=tuple(BOXES[next(boxes)] if one else None for one in there.tolist()))
 
     def _texts(self, collection: Collection, query: Query, hits: Sequence[Hit]) -> Signal:
         """Texts for a picture: the query is the side that has views."""
@@ -79,14 +88,13 @@ class Regions(Stage):
         first, count = collection.rows("text", hits)
         there = count > 0
         if not there.any():
-            return unscored(len(hits))
+            return unscored(len(hits), "regions: no hit has a text")
         try:
             vectors = query_views(query, collection)
         except MMSearchError as error:
             return unscored(len(hits), f"regions: {error}")
-        rows = np.concatenate([np.arange(f, f + c) for f, c in zip(first[there], count[there], strict=True)])
+        rows, starts = all_rows(first[there], count[there])
         cosines = collection.stored("text", rows) @ vectors.T
-        starts = np.concatenate([[0], np.cumsum(count[there])[:-1]])
         values = np.full(len(hits), np.nan, dtype=np.float32)
         values[there] = np.maximum.reduceat(blend(cosines), starts) - np.maximum.reduceat(cosines[:, WHOLE], starts)
         return Signal(values)

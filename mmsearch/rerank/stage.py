@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from mmsearch.types import Hit, Query, Signal
+from mmsearch.types import Hit, Keys, Query, Signal
 from mmsearch.vectors import SCORE_DECIMALS
 
 if TYPE_CHECKING:
@@ -45,7 +47,42 @@ class Stage(ABC):
         return fuse(hits, noted(self.score(query, hits)), self.name, self.weight)
 
 
-def fuse(hits: Sequence[Hit], signal: Signal, name: str, weight: float, slope: float = 1.0) -> list[Hit]:
+class StoreStage(Stage):
+    """A stage that asks a collection: the one that this thread prepared it for, or else whoever did so last.
+
+    So one stage may serve several engines in several threads at once, and one that was prepared beforehand serves all.
+    """
+
+    def __init__(self) -> None:
+        self._last: Collection | None = None
+        self._own = threading.local()
+
+    def prepare(self, collection: Collection) -> None:
+        """What is asked of the collection is computed at indexing, or when it is first asked for."""
+        self._last = self._own.collection = collection
+
+    @property
+    def collection(self) -> Collection | None:
+        """Where the hits are from; None before ``prepare``."""
+        found: Collection | None = getattr(self._own, "collection", self._last)
+        return found
+
+
+def by_field(hits: Sequence[Hit]) -> Iterator[tuple[str, Keys]]:
+    """The places of the hits that were found in pictures, and of those in texts; without those where there are none."""
+    in_text = np.fromiter((hit.field == "text" for hit in hits), dtype=np.bool_, count=len(hits))
+    for field, here in (("picture", ~in_text), ("text", in_text)):
+        if here.any():
+            yield field, np.flatnonzero(here)
+
+
+def all_rows(first: Keys, count: Keys) -> tuple[Keys, Keys]:
+    """The numbers of all rows of spans, one span after the other, and where in them each span starts."""
+    starts = np.concatenate([[0], np.cumsum(count)[:-1]])
+    return np.arange(int(count.sum())) + np.repeat(first - starts, count), starts
+
+
+def fuse(hits: Sequence[Hit], signal: Signal, name: str, weight: float, slopes: ArrayLike = 1.0) -> list[Hit]:
     """Put hits into the order of ``score + weight * slope * value``, equal scores by id.
 
     Hits behind the last one that has a value keep their places behind all others, and no hit's score exceeds that of
@@ -56,43 +93,56 @@ def fuse(hits: Sequence[Hit], signal: Signal, name: str, weight: float, slope: f
     ----------
     weight
         ``ALONE``: the values are the new scores, and hits without one come behind.
-    slope
-        Scores per unit of cosine, where the hits' scores are calibrated.
+    slopes
+        Scores per unit of cosine, (n,) or one for all, where the hits' scores are calibrated.
     """
     values = np.asarray(signal.values, dtype=np.float64)
     scored = np.isfinite(values)
     before = np.array([hit.score for hit in hits], dtype=np.float64)
-    added = values if weight == ALONE else before + weight * slope * values
+    added = values if weight == ALONE else before + weight * np.asarray(slopes, dtype=np.float64) * values
     after = np.round(np.where(scored, added, before), SCORE_DECIMALS)
     reach = int(np.flatnonzero(scored).max(initial=-1)) + 1
-    movable = [n for n in range(reach) if scored[n] or weight != ALONE]
-    order = sorted(movable, key=lambda n: (-after[n], hits[n].item.id))
-    order += [n for n in range(len(hits)) if n >= reach or not (scored[n] or weight != ALONE)]
-    fused, least = [], math.inf
-    for rank, n in enumerate(order, start=1):
-        least = min(least, float(after[n]))
-        fused.append(_after(hits[n], signal, n, name, rank, least))
+    movable = scored[:reach] if weight == ALONE else np.ones(reach, dtype=np.bool_)
+    scores = after.tolist()
+    order = sorted(np.flatnonzero(movable).tolist(), key=lambda n: (-scores[n], hits[n].item.id))
+    order += np.flatnonzero(~movable).tolist() + list(range(reach, len(hits)))
+    least = np.minimum.accumulate(after[order]).tolist()
+    said = [round(value, SCORE_DECIMALS) if math.isfinite(value) else None for value in values.tolist()]
+    regions, words = signal.regions or (None,) * len(hits), signal.words or ({},) * len(hits)
+    fused = []
+    for rank, (n, score) in enumerate(zip(order, least, strict=True), start=1):
+        hit, value = hits[n], said[n]
+        fused.append(  # not by ``replace``, which takes several times as long
+            Hit(
+                hit.item,
+                score,
+                rank,
+                hit.copies,
+                hit.field,
+                hit.scores if value is None else {**hit.scores, name: value},
+                {**hit.ranks, name: rank},
+                regions[n] or hit.region,
+                words[n] or hit.words,
+                hit.notes + signal.notes,
+            )
+        )
     return fused
 
 
-def _after(hit: Hit, signal: Signal, n: int, name: str, rank: int, score: float) -> Hit:
-    """A hit as a stage leaves it."""
-    value = float(signal.values[n])
-    return replace(
-        hit,
-        rank=rank,
-        score=score,
-        scores={**hit.scores, name: round(value, SCORE_DECIMALS)} if math.isfinite(value) else hit.scores,
-        ranks={**hit.ranks, name: rank},
-        region=(signal.regions[n] if signal.regions else None) or hit.region,
-        words=(signal.words[n] if signal.words else None) or hit.words,
-        notes=hit.notes + signal.notes,
-    )
+def around_zero(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values, NaN where there are none, less their mean."""
+    known = np.isfinite(values)
+    return np.asarray(values - values[known].mean() if known.any() else values, dtype=np.float32)
 
 
 def unscored(n: int, why: str = "") -> Signal:
     """What a stage says that has no opinion on any of n hits, and why."""
     return Signal(np.full(n, np.nan, dtype=np.float32), skipped=why)
+
+
+def why_skipped(signals: Sequence[Signal]) -> str:
+    """Why a stage has nothing to say, if that is so for each of several lists of hits."""
+    return signals[0].skipped if signals and all(signal.skipped for signal in signals) else ""
 
 
 def noted(signal: Signal) -> Signal:
