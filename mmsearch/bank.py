@@ -119,8 +119,10 @@ class KeptBanks:
                 raise ValueError("its checksum does not hold")
             found = json.loads(data)
         except (OSError, ValueError) as error:
-            advice = "set it again with `mmsearch bank`"
-            raise StoreDamaged(f"the query bank {file} cannot be read: {error}; {advice}") from error
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise StoreDamaged(
+                f"the query bank {file} cannot be read ({reason}): set it again with `mmsearch bank`"
+            ) from error
         return [str(text) for text in found["texts"]], str(found["source"])
 
     def load(self, name: str, encoder: Callable[[], Encoder], fingerprint: str, report: Report | None = None) -> Bank:

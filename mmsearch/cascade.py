@@ -264,4 +264,4 @@ def _difference(ids: Sequence[str], known: Mapping[str, Hit]) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypedDict
 
 import numpy as np
@@ -52,6 +52,22 @@ class SearchOptions(TypedDict, total=False):
     collapse: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The queries of one kind in a batch, and their places there."""
+
+    kind: str
+    places: tuple[int, ...]
+    queries: list[Query]
+    resolved: Resolved
+
+    @classmethod
+    def of(cls, kind: str, batch: Sequence[Query], resolved: Resolved) -> _Asked:
+        places = tuple(n for n, one in enumerate(resolved.kinds) if one == kind)
+        its = Resolved(resolved.vectors[list(places)], (kind,) * len(places))
+        return cls(kind, places, [batch[n] for n in places], its)
+
+
 class Ranker:
     """Searches a store, with all that may follow the retrieval."""
 
@@ -86,33 +102,34 @@ class Ranker:
         least = k if n_candidates is None else max(k, check_k(n_candidates))
         least = max(least, VARIETY_POOL * k) if diversity or collapse is not None else least
         answers: list[list[Hit]] = []
-        for batch in batches(checked, _BATCH if reranks else max(1, len(checked))) if checked else [[]]:
+        for batch in batches(checked, _BATCH if reranks else max(1, len(checked))):
             with self._store.reading() as view:
-                resolved = resolve(batch, self._encoder, self._store, view) if batch else None
-                used = [cascades[kind] for kind in set(resolved.kinds)] if resolved and reranks else []
-                wanted = max([0] if n_candidates is not None else [cascade.n_candidates for cascade in used], default=0)
-                found = self.retriever.search_many(
-                    batch, max(least, wanted), where=where, field=field, exact=exact, exclude=exclude,
-                    resolved=resolved, also=self._named(cascades, batch, resolved, where, exclude),
-                )  # fmt: skip
-                if resolved is not None and used:
-                    found = self._reranked(view, cascades, batch, resolved, found, field)
-                answers += [self._varied(hits, k, diversity, collapse) for hits in found]
+                resolved = resolve(batch, self._encoder, self._store, view)
+                found: dict[int, list[Hit]] = {}
+                # A query's own cascade says how many candidates it gets, so that it is answered as if asked alone.
+                for kind in set(resolved.kinds):
+                    wanted = 0 if n_candidates is not None else cascades[kind].n_candidates
+                    its = _Asked.of(kind, batch, resolved)
+                    hits = self.retriever.search_many(
+                        its.queries, max(least, wanted), where=where, field=field, exact=exact, exclude=exclude,
+                        resolved=its.resolved, also=self._named(cascades[kind], its.queries, where, exclude),
+                    )  # fmt: skip
+                    found |= zip(its.places, self._reranked(view, cascades[kind], its, hits, field), strict=True)
+                answers += [self._varied(found[n], k, diversity, collapse) for n in range(len(batch))]
+        if not checked:
+            self.retriever.search_many([], k, where=where, field=field)  # which sees whether the rest is right
         return [sorted_by(hits, sort) for hits in answers]
 
     def _named(
-        self,
-        cascades: Mapping[str, Cascade],
-        queries: Sequence[Query],
-        resolved: Resolved | None,
-        where: Filter | None,
-        exclude: Sequence[str],
+        self, cascade: Cascade, queries: Sequence[Query], where: Filter | None, exclude: Sequence[str]
     ) -> list[list[int]]:
         """Keys of the items that the words of each query find, if its cascade minds them: vectors miss many a name."""
+        if WordMatch.name not in cascade.names:
+            return [[] for _ in queries]
         condition = None if where is None else parse(where)
         named: list[list[int]] = []
-        for query, kind in zip(queries, resolved.kinds if resolved else (), strict=True):
-            text = text_of(query) if WordMatch.name in cascades[kind].names else None
+        for query in queries:
+            text = text_of(query)
             found = self._store.catalog.find_words(text, N_NAMED + len(exclude), condition) if text else []
             named.append([key for key, id in found if id not in exclude][:N_NAMED])
         return named
@@ -167,20 +184,15 @@ class Ranker:
         return profile if profile is not None and profile.encoder == fingerprint else None
 
     def _reranked(
-        self,
-        view: View,
-        cascades: Mapping[str, Cascade],
-        queries: Sequence[Query],
-        resolved: Resolved,
-        found: Sequence[list[Hit]],
-        field: str | None,
+        self, view: View, cascade: Cascade, asked: _Asked, found: list[list[Hit]], field: str | None
     ) -> list[list[Hit]]:
+        if not cascade.steps:
+            return found
+        slopes = self.retriever.slopes(view, asked.kind, field)
         answers = []
-        for n, (query, hits) in enumerate(zip(queries, found, strict=True)):
-            kind = resolved.kinds[n]
-            self.collection.remember([query], Resolved(resolved.vectors[n : n + 1], (kind,)))
-            cascade = _minding_words(cascades[kind], len(hits))
-            answers.append(cascade.rerank(query, hits, self.retriever.slopes(view, kind, field)))
+        for n, (query, hits) in enumerate(zip(asked.queries, found, strict=True)):
+            self.collection.remember([query], Resolved(asked.resolved.vectors[n : n + 1], (asked.kind,)))
+            answers.append(_minding_words(cascade, len(hits)).rerank(query, hits, slopes))
         return answers
 
     def _varied(self, hits: list[Hit], k: int, diversity: float, collapse: float | None) -> list[Hit]:

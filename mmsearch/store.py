@@ -90,6 +90,7 @@ class Store:
             self.kept.follow_move()
         self._view: View | None = None
         self._view_lock = threading.Lock()
+        self._reading = threading.local()
 
     def _prepare(self, create: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -123,7 +124,11 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[View]:
-        """One state of catalog and vectors for everything read inside, by this thread."""
+        """One state of catalog and vectors for everything read inside, by this thread; inside it, the same again."""
+        outer: View | None = getattr(self._reading, "view", None)
+        if outer is not None:
+            yield outer
+            return
         for attempt in range(_ATTEMPTS):
             with self.catalog.snapshot():
                 try:
@@ -133,7 +138,11 @@ class Store:
                     if attempt == _ATTEMPTS - 1:
                         raise
                     continue
-                yield view
+                self._reading.view = view
+                try:
+                    yield view
+                finally:
+                    self._reading.view = None
                 return
 
     def view(self) -> View:

@@ -7,31 +7,38 @@ other half, both ways round.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.cascade import N_CANDIDATES
+from mmsearch.cascade import N_CANDIDATES, Cascade, Step
 from mmsearch.engine import Engine
 from mmsearch.errors import InvalidInput
+from mmsearch.evaluation import Answers, ask, check_any, check_fair
 from mmsearch.judged import TEXT_TO_IMAGE, Judged
 from mmsearch.metrics import Difference, compare
 from mmsearch.overlap import batches
 from mmsearch.profile import Profile, build, check_names
 from mmsearch.queries import as_query
+from mmsearch.ranking import N_NAMED
 from mmsearch.rerank.stage import ALONE, Stage
+from mmsearch.rerank.words import WordMatch
 from mmsearch.types import Hit, Progress, Query, Report
 from mmsearch.vectors import SCORE_DECIMALS
 
 DEPTH = 10
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 """Weights that are tried, as multiples of a stage's own."""
+NOWHERE = np.iinfo(np.int64).max
+"""The rank of a right answer that is not among the candidates."""
 _SWEEPS = 3
 _BATCH = 64
 
 Floats = NDArray[np.float64]
+Ranks = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -39,6 +46,8 @@ class Pool:
     """Judged queries with their candidates, (q, n) arrays; what is padding has a base of minus infinity.
 
     ``place`` orders the ids of a row, by which ties settle; ``groups`` say which queries are about one picture.
+    ``values`` are the stages' by name, (q, n), NaN where a stage has none; ``seen`` is how many of the best hits each
+    stage is shown, all where it is not named; ``said`` is why a stage had nothing to say, by its name.
     """
 
     queries: list[Query]
@@ -48,40 +57,104 @@ class Pool:
     place: NDArray[np.int64]
     groups: tuple[str, ...]
     values: dict[str, Floats] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
 
-    def ranks(self, weights: Mapping[str, float], chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rank of each chosen query's first right answer, from 1; beyond all candidates if there is none."""
-        scores = self.scores(weights, chosen)
-        relevant, place = self.relevant[chosen], self.place[chosen]
-        best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
-        first = np.where(relevant & (scores == best), place, np.iinfo(np.int64).max).min(axis=1, keepdims=True)
-        ahead = (scores > best) | ((scores == best) & (place < first))
-        found = np.isfinite(best[:, 0])
-        return np.asarray(np.where(found, ahead.sum(axis=1) + 1, scores.shape[1] + 1), dtype=np.int64)
+    def ranks(self, weights: Mapping[str, float], chosen: Ranks) -> Ranks:
+        """The rank of each chosen query's first right answer, from 1, or ``NOWHERE``: what ``Cascade.rerank`` gives.
 
-    def scores(self, weights: Mapping[str, float], chosen: NDArray[np.int64]) -> Floats:
-        """The fused scores of the chosen queries' candidates."""
-        scores = self.base[chosen].copy()
+        Stages run in the order of ``weights``.
+        """
+        ranks = np.empty(len(chosen), dtype=np.int64)
+        plain = self._is_plain(weights, chosen)
+        ranks[plain] = self._counted(weights, chosen[plain])
+        if not plain.all():
+            rows = chosen[~plain]
+            where = np.where(self.relevant[rows], self.order(weights, rows), NOWHERE - 1).min(
+                axis=1, initial=NOWHERE - 1
+            )
+            ranks[~plain] = where + 1
+        return ranks
+
+    def _is_plain(self, weights: Mapping[str, float], chosen: Ranks) -> NDArray[np.bool_]:
+        """Which queries every stage has a value for each hit of, or none for any: then places are counted quickly."""
+        padding = np.isneginf(self.base[chosen])
+        plain = np.ones(len(chosen), dtype=np.bool_)
+        for name in weights:
+            there = np.isfinite(self.values[name][chosen])
+            plain &= ~there.any(axis=1) | (there | padding).all(axis=1)
+            plain &= (~padding).sum(axis=1) <= self.seen.get(name, self.base.shape[1])
+        return plain
+
+    def _counted(self, weights: Mapping[str, float], chosen: Ranks) -> Ranks:
+        scores = self.base[chosen]
         for name, weight in weights.items():
-            scores += weight * self.values[name][chosen]
-        return np.round(scores, SCORE_DECIMALS)
+            values = self.values[name][chosen]
+            scores = np.round(scores + weight * np.where(np.isfinite(values), values, 0.0), SCORE_DECIMALS)
+        relevant, place = self.relevant[chosen], self.place[chosen]
+        best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+        first = np.where(relevant & (scores == best), place, NOWHERE).min(axis=1, keepdims=True, initial=NOWHERE)
+        ahead = (scores > best) | ((scores == best) & (place < first))
+        return np.asarray(np.where(np.isfinite(best[:, 0]), ahead.sum(axis=1) + 1, NOWHERE), dtype=np.int64)
+
+    def order(self, weights: Mapping[str, float], chosen: Ranks) -> Ranks:
+        """The place of each candidate of the chosen queries after the stages, (q, n) from 0, as ``fuse`` puts them."""
+        scores, place = self.base[chosen], self.place[chosen]
+        width: int = self.base.shape[1]
+        at = np.broadcast_to(np.arange(width), scores.shape)
+        for name, weight in weights.items():
+            values = self.values[name][chosen]
+            scored = np.isfinite(values) & (at < self.seen.get(name, width))
+            after = np.round(np.where(scored, scores + weight * np.where(scored, values, 0.0), scores), SCORE_DECIMALS)
+            movable = at <= np.where(scored, at, -1).max(axis=1, keepdims=True, initial=-1)
+            order = np.lexsort((np.where(movable, place, at), np.where(movable, -after, np.inf)), axis=1)
+            at = np.argsort(order, axis=1)
+            least = np.minimum.accumulate(np.take_along_axis(after, order, axis=1), axis=1)
+            scores = np.take_along_axis(least, at, axis=1)
+        return np.asarray(at, dtype=np.int64)
 
 
-def reciprocal(ranks: NDArray[np.int64]) -> Floats:
+def reciprocal(ranks: Ranks) -> Floats:
     """MRR@10 of each query."""
     return np.where(ranks <= DEPTH, 1.0 / ranks, 0.0)
 
 
-def collect(engine: Engine, judged: Judged, n: int = N_CANDIDATES, report: Report | None = None) -> Pool:
-    """Retrieve the candidates of judged queries, without any reranking."""
+def collect(
+    engine: Engine,
+    judged: Judged,
+    n: int = N_CANDIDATES,
+    report: Report | None = None,
+    *,
+    named: bool = False,
+) -> Pool:
+    """Retrieve the candidates of judged queries, without any reranking.
+
+    Parameters
+    ----------
+    named
+        Also those that full-text search finds, as a search with the stage ``words`` does.
+
+    Raises
+    ------
+    InvalidInput
+        If no query can be asked, or none has candidates.
+    """
+    rerank = Cascade([Step(WordMatch(), weight=0.0)], quiet=True) if named else False
+    n = max(n, WordMatch.n) + N_NAMED if named else n
+    known = Answers(engine, judged)
     queries, found = [], []
+    failed: dict[str, str] = {}
     for places in batches(range(len(judged.queries)), _BATCH):
         if report is not None:
             report(Progress("queries", places[0], len(judged.queries)))
         asked = [as_query(judged.queries[at]) for at in places]
         queries += asked
-        answers = engine.search_many(asked, n + 1, field=judged.field, rerank=False)
-        found += [_others(hits, judged.about[at])[:n] for at, hits in zip(places, answers, strict=True)]
+        for at, hits in zip(places, ask(engine, asked, n + 1, judged.field, rerank), strict=True):
+            if isinstance(hits, str):
+                failed[judged.ids[at]] = hits
+            its = [] if isinstance(hits, str) else hits
+            found.append([hit for hit in its if judged.about[at] not in known.same(hit)][:n])
+    check_any(failed, judged)
     width = max((len(hits) for hits in found), default=0)
     if not width:
         raise InvalidInput("expected candidates for the judged queries, got none: is the dataset in the store?")
@@ -95,43 +168,56 @@ def collect(engine: Engine, judged: Judged, n: int = N_CANDIDATES, report: Repor
     )
     for row, hits in enumerate(found):
         grades = judged.qrels[judged.ids[row]]
-        ids = [[hit.item.id, *(copy.id for copy in hit.copies)] for hit in hits]
         pool.base[row, : len(hits)] = [hit.score for hit in hits]
-        pool.relevant[row, : len(hits)] = [any(grades.get(id, 0) > 0 for id in its) for its in ids]
-        pool.place[row, : len(hits)] = np.argsort(np.argsort([its[0] for its in ids]))
+        pool.relevant[row, : len(hits)] = [any(grades.get(id, 0) > 0 for id in known.same(hit)) for hit in hits]
+        place = {id: at for at, id in enumerate(sorted(hit.item.id for hit in hits))}
+        pool.place[row, : len(hits)] = [place[hit.item.id] for hit in hits]
     return pool
-
-
-def _others(hits: Sequence[Hit], about: str | None) -> list[Hit]:
-    return [hit for hit in hits if about not in (hit.item.id, *(copy.id for copy in hit.copies))]
 
 
 def score(
     engine: Engine, pool: Pool, stage: Stage, weights: Mapping[str, float], report: Report | None = None
 ) -> Floats:
-    """A stage's values for each query's candidates, (q, n); 0 where it has none.
+    """A stage's values for each query's candidates, (q, n); NaN where it has none.
 
-    A stage for the best few is asked about those that the other stages by their weights put first.
+    A stage for the best few is asked about those that the other stages by their weights put first, as in a search; the
+    pool keeps in mind how many that are.
+
+    Raises
+    ------
+    InvalidInput
+        If the stage fails for every query.
     """
     stage.prepare(engine.ranker.collection)
-    values = np.zeros_like(pool.base)
-    everything = np.arange(len(pool.queries))
-    order = np.argsort(-pool.scores(weights, everything), axis=1, kind="stable")
+    values = np.full_like(pool.base, np.nan)
+    pool.seen[stage.name] = max(stage.n, pool.base.shape[1]) if stage.name == WordMatch.name else stage.n
+    at = pool.order(weights, np.arange(len(pool.queries)))
+    said: Counter[str] = Counter()
+    failed = 0
     for row, (query, hits) in enumerate(zip(pool.queries, pool.hits, strict=True)):
         if report is not None and row % _BATCH == 0:
             report(Progress(stage.name, row, len(pool.queries)))
-        chosen = [at for at in order[row].tolist() if at < len(hits)][: stage.n]
-        if chosen:
-            signal = stage.score(query, [hits[at] for at in chosen])
-            values[row, chosen] = np.nan_to_num(signal.values, nan=0.0)
-            rest = np.setdiff1d(np.arange(len(hits)), chosen)
-            if len(rest) and np.isfinite(signal.values).any():
-                # Those that it does not see stay behind those that it sees, whatever it says of them.
-                values[row, rest] = values[row, chosen].min()
+        chosen = np.argsort(at[row, : len(hits)])[: pool.seen[stage.name]]
+        if not len(chosen):
+            continue
+        try:
+            signal = stage.score(query, [hits[place] for place in chosen])
+        except Exception as error:  # in a search the order before it would stand
+            failed += 1
+            said[f"{type(error).__name__}: {error}"] += 1
+            continue
+        found = np.asarray(signal.values).astype(np.float32)
+        values[row, chosen] = np.where(np.isfinite(found), found, np.nan)
+        said.update([*signal.notes, *([signal.skipped] if signal.skipped else [])])
+    if failed == sum(map(bool, pool.hits)):
+        raise InvalidInput(f"expected a stage that works, got {stage.name}, which failed for every query: {max(said)}")
+    if said:
+        ((why, times),) = said.most_common(1)
+        pool.said[stage.name] = f"{why} ({times} queries)"
     return values
 
 
-def fit(pool: Pool, names: Sequence[str], usual: Mapping[str, float], chosen: NDArray[np.int64]) -> dict[str, float]:
+def fit(pool: Pool, names: Sequence[str], usual: Mapping[str, float], chosen: Ranks) -> dict[str, float]:
     """Weights that give the best MRR@10 on the chosen queries, by coordinate ascent from the usual ones."""
     weights = {name: usual[name] for name in names}
     best = float(reciprocal(pool.ranks(weights, chosen)).mean()) if names else 0.0
@@ -141,7 +227,7 @@ def fit(pool: Pool, names: Sequence[str], usual: Mapping[str, float], chosen: ND
             for step in STEPS:
                 tried = {**weights, name: step * usual[name]}
                 value = float(reciprocal(pool.ranks(tried, chosen)).mean())
-                if value > best + 1e-9:
+                if value > best + 1e-9:  # sums of the same numbers differ by less
                     best, weights = value, tried
         if best == before:
             break
@@ -150,11 +236,15 @@ def fit(pool: Pool, names: Sequence[str], usual: Mapping[str, float], chosen: ND
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one stage was worth on queries that it was not fitted on, over the stages kept before it, in MRR@10."""
+    """What one stage was worth on queries that it was not fitted on, over the stages kept before it, in MRR@10.
+
+    ``note`` is what kept it from having its say, if anything did.
+    """
 
     name: str
     gain: Difference
     kept: bool
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +253,8 @@ class Tuned:
 
     profile: Profile
     trials: tuple[Trial, ...]
-    before: NDArray[np.int64]
-    after: NDArray[np.int64]
+    before: Ranks
+    after: Ranks
     groups: tuple[str, ...]
 
 
@@ -188,8 +278,11 @@ def tune(
         For unknown stages, or too few judged pictures to tell two halves.
     """
     names = check_names(names)
-    pool = collect(engine, judged, report=report)
+    if not names:
+        raise InvalidInput("expected stages to choose from, got none")
+    check_fair(names, judged)
     folds = folds_of(judged, seed)
+    pool = collect(engine, judged, report=report, named=WordMatch.name in names)
     usual: dict[str, float] = {}
     kept: list[str] = []
     trials = []
@@ -198,11 +291,12 @@ def tune(
         (stage,) = [one for one in build((*kept, name), options) if one.name == name]
         if stage.weight == ALONE:
             raise InvalidInput(f"expected stages whose values can be weighed, got {name}")
-        weights = fit(pool, kept, usual, np.arange(len(pool.queries))) if stage.n < N_CANDIDATES else {}
-        pool.values[name], usual[name] = score(engine, pool, stage, weights, report), stage.weight
+        # By the usual weights, not by fitted ones, which would know the judgements of the queries held out.
+        known = {one: usual[one] for one in kept} if stage.n < pool.base.shape[1] else {}
+        pool.values[name], usual[name] = score(engine, pool, stage, known, report), stage.weight
         tried = held_out(pool, [*kept, name], usual, folds)
         gain = compare(reciprocal(ranks), reciprocal(tried), groups=pool.groups)
-        trials.append(Trial(name, gain, gain.significant and gain.value > 0))
+        trials.append(Trial(name, gain, gain.significant and gain.value > 0, pool.said.get(name, "")))
         if trials[-1].kept:
             kept.append(name)
             ranks = tried
@@ -219,15 +313,13 @@ def tune(
     return Tuned(profile, tuple(trials), before, ranks, pool.groups)
 
 
-def folds_of(judged: Judged, seed: int = 0) -> list[NDArray[np.int64]]:
+def folds_of(judged: Judged, seed: int = 0) -> list[Ranks]:
     """The positions of the queries of two random halves of the pictures."""
     place = {id: n for n, id in enumerate(judged.ids)}
     return [np.array([place[id] for id in half.ids], dtype=np.int64) for half in judged.halves(seed)]
 
 
-def held_out(
-    pool: Pool, names: Sequence[str], usual: Mapping[str, float], folds: Sequence[NDArray[np.int64]]
-) -> NDArray[np.int64]:
+def held_out(pool: Pool, names: Sequence[str], usual: Mapping[str, float], folds: Sequence[Ranks]) -> Ranks:
     """Ranks of the first right answers, each fold's by weights that were fitted on the other."""
     ranks = np.zeros(len(pool.queries), dtype=np.int64)
     for fold, other in ((folds[0], folds[1]), (folds[1], folds[0])):
@@ -235,16 +327,14 @@ def held_out(
     return ranks
 
 
-def _figures(
-    judged: Judged, trials: Sequence[Trial], before: NDArray[np.int64], after: NDArray[np.int64]
-) -> dict[str, object]:
-    def recalls(ranks: NDArray[np.int64]) -> dict[str, float]:
+def _figures(judged: Judged, trials: Sequence[Trial], before: Ranks, after: Ranks) -> dict[str, object]:
+    def recalls(ranks: Ranks) -> dict[str, float]:
         return {f"R@{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
 
     gains = {
         trial.name: {
             "gain": trial.gain.value, "low": trial.gain.low, "high": trial.gain.high, "p": trial.gain.p,
-            "kept": trial.kept,
+            "kept": trial.kept, "note": trial.note,
         }
         for trial in trials
     }  # fmt: skip

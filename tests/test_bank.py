@@ -93,7 +93,7 @@ def test_long_banks_report_how_far_they_are(filled):
 def test_a_bank_has_unit_rows_and_a_name_that_tells_them_apart(encoder):
     bank = encode_bank(["red", "blue"], encoder)
     np.testing.assert_allclose(np.linalg.norm(bank.vectors, axis=1), 1, atol=1e-6)
-    assert bank.digest == Bank.of(bank.vectors * 7).digest
+    assert bank.digest == Bank.of(bank.vectors * 8).digest
     assert bank.digest != encode_bank(["red", "green"], encoder).digest
 
 
@@ -159,7 +159,7 @@ def test_without_the_texts_of_its_bank_a_store_answers_all_the_same_and_says_wha
     hits = again.search("a red disc", k=50)
     assert [(hit.item, hit.score) for hit in hits] == [(hit.item, hit.score) for hit in plain]
     assert all("set it again with `mmsearch bank`" in hit.notes[0] for hit in hits)
-    with pytest.raises(StoreDamaged, match="the query bank .* cannot be read"):
+    with pytest.raises(StoreDamaged, match=r"the query bank .* cannot be read"):
         KeptBanks(filled.path / "bank").texts(file.stem)
     again.set_bank(["a disc", "a square"])
     assert again.search("a red disc")[0].notes == ()

@@ -15,6 +15,8 @@ from PIL import Image
 
 from mmsearch import Engine, Item, Query, load_encoder
 from mmsearch.encoders.builtin import RERANKER_FILE, mini_folder, mini_spec
+from mmsearch.encoders.export import export
+from mmsearch.encoders.onnx import OnnxEncoder
 from mmsearch.encoding import FieldEncoder, dequantise_joint, quantise_cells, quantise_joint
 from mmsearch.errors import InvalidInput, ModelBroken
 from mmsearch.images import open_picture
@@ -204,6 +206,20 @@ def test_many_threads_get_the_answers_of_one(exported, expected):
 def test_the_joint_model_is_no_part_of_the_fingerprint_but_has_one_of_its_own(mini):
     assert mini.joint_fingerprint == mini_spec().reranker != ""
     assert mini.joint_fingerprint not in mini.fingerprint
+
+
+def test_half_precision_changes_logits_little(pictures, expected):
+    half = load_encoder("mini", device="cpu", precision="bf16")
+    logits = half.match(TEXTS[0], half.encode_joint(pictures))
+    assert np.abs(logits - expected[1][TEXTS[0]]).max() < 0.5
+
+
+def test_an_unfaithful_export_is_not_taken(original, tmp_path, monkeypatch):
+    run = OnnxEncoder.run_match
+    monkeypatch.setattr(OnnxEncoder, "run_match", lambda self, states, cells: run(self, states, cells) + 0.1)
+    with pytest.raises(ModelBroken, match=r"its logits by 0\.1"):
+        export(original, tmp_path / "export")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_loading_the_model_leaves_the_random_numbers_of_others_alone():
@@ -498,6 +514,18 @@ def test_a_store_without_joint_rows_is_searched_with_a_note(open_engine, toy):
     assert hits[0].notes == (
         "cross: no hit has a row in the space 'joint': open the store with spaces=[…, 'joint'] and sync it",
     )
+
+
+def test_a_store_that_cannot_be_asked_becomes_a_note():
+    class Broken:
+        def rows(self, field, hits):
+            raise OSError("the disk is gone")
+
+    stage = EmbeddedCross()
+    stage.prepare(Broken())
+    signal = stage.score(Query(text="a dog"), [Hit(Item("a"), 0.5, 1)])
+    assert np.isnan(signal.values).all()
+    assert signal.notes == ("cross: failed: OSError: the disk is gone",)
 
 
 def test_whatever_the_model_raises_becomes_a_note(open_engine, joint_encoder, toy, monkeypatch):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from mmsearch.cli import options
 
 if TYPE_CHECKING:
-    from mmsearch.bank import Bank
     from mmsearch.engine import Engine
     from mmsearch.evaluation import Evaluation
     from mmsearch.judged import Judged
     from mmsearch.ranking import Rerank
-    from mmsearch.types import Report
+    from mmsearch.types import AddReport, Report
 
 Dataset = Annotated[
     Path, typer.Argument(help="A dataset folder: items.jsonl with captions (or labels) beside its pictures.")
@@ -79,30 +81,32 @@ def evaluate(
     counts as 0.
     """
     from mmsearch.cli.output import print_json, progress, show_evaluation
-    from mmsearch.evaluation import place, run
+    from mmsearch.evaluation import check_fair, place, run
     from mmsearch.judged import read_judged
 
     _check_choice(no_rerank, stages)
-    judged = read_judged(dataset, task, qrels=qrels, label=label).sampled(queries)
-    names = [] if no_rerank else _names(stages)
-    needed = () if no_rerank else tuple(names) or DEFAULTS
+    names = _names(stages)
+    rerank = _rerank(no_rerank, names, second)
+    _check_file(run_file)
+    judged = read_judged(dataset.expanduser(), task, qrels=qrels, label=label).sampled(queries)
+    check_fair(names, judged)
+    _check_bank(judged, bank)
+    needed = [] if no_rerank else names or None
     with (
         progress(quiet=json) as bar,
         place(judged, store, encoder=encoder, stages=needed, report=bar) as (engine, added),
     ):
-        _use_banks(engine, judged, bank, bar)
-        rerank = False if no_rerank else _stages(names, second) if names else True
+        if not no_rerank:
+            _use_banks(engine, judged, bank, bar)
         found = run(engine, judged, rerank, report=bar)
+    if added.failed:
+        found = replace(found, notes=(_unread(added), *found.notes))
     if run_file is not None:
-        _write_run(run_file.expanduser(), found)
+        _write_run(run_file, found)
     if json:
         print_json(found.to_json())
     else:
         show_evaluation(found, added)
-
-
-DEFAULTS = ("regions", "late")
-"""Stages whose spaces are made where nobody names any."""
 
 
 def tune(
@@ -123,20 +127,25 @@ def tune(
     one is given, is kept in the store as well.
     """
     from mmsearch.cli.output import print_json, progress, show_tuned
-    from mmsearch.evaluation import place, read_bank, without
+    from mmsearch.evaluation import check_fair, place, read_bank, without
     from mmsearch.judged import read_judged
     from mmsearch.tuning import tune as fit
 
-    judged = read_judged(dataset, task, qrels=qrels, label=label).sampled(queries)
     names = _names(stages)
+    _check_second(names, second)
+    _check_tuned(task, names, bank)
+    judged = read_judged(dataset.expanduser(), task, qrels=qrels, label=label).sampled(queries)
+    judged.halves()  # refused here if there are too few, before anything is indexed
+    check_fair(names, judged)
+    texts = without(read_bank(bank), judged) if bank is not None else None
     with (
         progress(quiet=json) as bar,
-        place(judged, options.place_of(store), stages=names or DEFAULTS, report=bar) as (engine, _),
+        place(judged, options.place_of(store), stages=names or None, complete=True, report=bar) as (engine, _),
     ):
-        if bank is not None and task == "text-to-image":
-            engine.set_bank(without(read_bank(bank), judged), source=str(bank), progress=bar)
+        if texts is not None:
+            engine.set_bank(texts, source=str(bank), progress=bar)
         else:
-            _use_banks(engine, judged, bank, bar)
+            _use_banks(engine, judged, None, bar)
         tuned = fit(engine, judged, names or _possible(engine, judged), options=_options(second), report=bar)
         engine.set_profile(tuned.profile)
     if json:
@@ -186,6 +195,45 @@ def _names(stages: str | None) -> list[str]:
     return list(check_names(names))
 
 
+def _check_second(names: list[str], second: str | None) -> None:
+    """Refuse a stage without its encoder, and an encoder without its stage, before anything is indexed."""
+    from mmsearch.errors import InvalidInput
+
+    if second is not None and "second" not in names:
+        raise InvalidInput(f"expected --second with the stage that uses it, got --second {second!r} without --stages …")
+    if names:
+        _stages(names, second)
+
+
+def _check_tuned(task: str, names: list[str], bank: Path | None) -> None:
+    """Refuse what a store could not keep or what would try nothing."""
+    from mmsearch.errors import InvalidInput
+    from mmsearch.judged import IMAGE_TO_IMAGE, TEXT_TO_IMAGE
+
+    if bank is not None and task != TEXT_TO_IMAGE:
+        raise InvalidInput(f"expected --bank with {TEXT_TO_IMAGE} only, got {task!r}: stores keep banks of texts")
+    if task == IMAGE_TO_IMAGE and not names:
+        raise InvalidInput(f"expected --stages to try for {IMAGE_TO_IMAGE}, for which none was measured to help")
+
+
+def _check_file(file: Path | None) -> None:
+    from mmsearch.errors import InvalidInput
+
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        raise InvalidInput(f"expected a file in a folder that is there after --run, got {file}")
+
+
+def _check_bank(judged: Judged, bank: Path | None) -> None:
+    """Refuse a bank of which nothing is left, before anything is indexed."""
+    from mmsearch.evaluation import bank_pictures, read_bank, without
+    from mmsearch.judged import TEXT_TO_IMAGE
+
+    if bank is not None and judged.task == TEXT_TO_IMAGE:
+        without(read_bank(bank), judged)
+    elif bank is not None:
+        bank_pictures(judged, bank)
+
+
 def _options(second: str | None) -> dict[str, Any]:
     return {"second": second} if second else {}
 
@@ -194,6 +242,11 @@ def _stages(names: list[str], second: str | None) -> Rerank:
     from mmsearch.profile import build
 
     return build(names, _options(second))
+
+
+def _rerank(no_rerank: bool, names: list[str], second: str | None) -> Rerank:
+    _check_second(names, second)
+    return False if no_rerank else _stages(names, second) if names else True
 
 
 def _possible(engine: Engine, judged: Judged) -> list[str]:
@@ -207,21 +260,35 @@ def _possible(engine: Engine, judged: Judged) -> list[str]:
 def _use_banks(engine: Engine, judged: Judged, source: Path | None, report: Report) -> None:
     """The bank that is named; else the store's own, without the evaluated queries."""
     from mmsearch.bank import encode_bank
-    from mmsearch.evaluation import bank_for, without
+    from mmsearch.evaluation import bank_for, left_of
 
-    banks: dict[str, Bank] = {}
     if source is not None:
-        banks = bank_for(judged, source, engine, report)
-    elif texts := engine.ranker.collection.bank_texts():
-        kept = without(texts, judged)
-        if len(kept) == len(texts):
-            return
-        banks = {"text": encode_bank(kept, engine.encoder, "the store's, without the evaluated queries", report)}
-    if banks:
-        engine.ranker.use_banks(banks)
+        engine.ranker.use_banks(bank_for(judged, source, engine, report))
+        return
+    texts = engine.ranker.collection.bank_texts() if judged.task == "text-to-image" else []
+    kept = left_of(texts, judged)
+    if len(kept) < len(texts):
+        name = "the store's, without the evaluated queries"
+        engine.ranker.use_banks({"text": encode_bank(kept, engine.encoder, name, report)} if kept else {})
+
+
+def _unread(added: AddReport) -> str:
+    path, reason = added.failed[0]
+    return f"{len(added.failed)} items could not be read and are not in the store, such as {path}: {reason}"
 
 
 def _write_run(file: Path, found: Evaluation) -> None:
+    """As TREC's tools read it: they know no ids with white space, so that is written as in addresses (``%20``)."""
     from mmsearch.trec import write_run
 
-    write_run(file, {query: {id: 1.0 / rank for rank, id in enumerate(ids, 1)} for query, ids in found.run.items()})
+    write_run(
+        file,
+        {
+            _one_word(query): {_one_word(id): 1.0 / rank for rank, id in enumerate(ids, 1)}
+            for query, ids in found.run.items()
+        },
+    )
+
+
+def _one_word(id: str) -> str:
+    return re.sub(r"[\s%\ufeff]", lambda found: quote(found[0]), id)

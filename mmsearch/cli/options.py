@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from mmsearch.engine import Engine
+    from mmsearch.ranking import Rerank
 
 Store = Annotated[
     Path | None,
@@ -35,6 +36,12 @@ Encoder = Annotated[
         "--encoder", help="mini, architecture/tag, hf-hub:… or local-dir:…; see `mmsearch models`.", show_default=False
     ),
 ]
+Stages = Annotated[
+    str | None,
+    typer.Option(
+        "--stages", help="hubness, regions, late, cross, second, words; separated by commas.", show_default=False
+    ),
+]
 
 
 def place_of(store: Path | None) -> Path:
@@ -52,3 +59,26 @@ def open_engine(
 
     names = [name.strip() for name in spaces.split(",") if name.strip()] if spaces else None
     return Engine.open(place_of(store), encoder, create=create, spaces=names)
+
+
+def names_of(no_rerank: bool, stages: str | None) -> list[str]:
+    """The names after ``--stages``, in the order in which stages run; none without it."""
+    from mmsearch.errors import InvalidInput
+    from mmsearch.profile import check_names
+
+    if no_rerank and stages is not None:
+        raise InvalidInput("expected --no-rerank or --stages, got both")
+    names = [name.strip() for name in (stages or "").split(",") if name.strip()]
+    if stages is not None and not names:
+        raise InvalidInput("expected names of stages after --stages, got none: leave it out, or use --no-rerank")
+    return list(check_names(names))
+
+
+def rerank_of(no_rerank: bool, stages: str | None, second: str | None = None) -> Rerank:
+    """What ``--no-rerank`` or ``--stages`` mean to a search; True where neither is given."""
+    from mmsearch.profile import build
+
+    names = names_of(no_rerank, stages)
+    if not names:
+        return not no_rerank
+    return build(names, {"second": second} if second else {})

@@ -27,6 +27,15 @@ def search(
             "--sort", help="Order the hits by this metadata, -taken for the newest first.", show_default=False
         ),
     ] = None,
+    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Vectors alone.")] = False,
+    stages: options.Stages = None,
+    budget: Annotated[
+        float | None, typer.Option("--budget", min=0, help="Milliseconds for reranking.", show_default=False)
+    ] = None,
+    diversity: Annotated[
+        float, typer.Option("--diversity", min=0, max=1, help="0 for relevance alone to 1 for variety alone.")
+    ] = 0.0,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why each hit is where it is.")] = False,
     json: options.Json = False,
     sheet: options.Sheet = None,
     store: options.Store = None,
@@ -38,11 +47,21 @@ def search(
     words = " ".join(text or ()) or None
     if words is None and image is None:
         raise InvalidInput('expected words or --image FILE, got neither: mmsearch search "a red bicycle"')
+    rerank = options.rerank_of(no_rerank, stages)
     with options.open_engine(store) as engine:
         picture = image.expanduser() if image else None
-        hits = engine.search(Query(text=words, image=picture), k, where=where, field=field, sort=sort)
+        hits = engine.search(
+            Query(text=words, image=picture),
+            k,
+            where=where,
+            field=field,
+            sort=sort,
+            rerank=rerank,
+            budget_ms=budget,
+            diversity=diversity,
+        )
         shown = " + ".join(str(part) for part in (words, image) if part)
-        _answer(shown, hits, json, sheet, picture)
+        _answer(shown, hits, json, sheet, picture, explain)
 
 
 def similar(
@@ -60,8 +79,10 @@ def similar(
         _answer(id, engine.similar(id, k, where=where, field=field), json, sheet, path)
 
 
-def _answer(query: str, hits: list[Hit], json: bool, sheet: Path | None, picture: Path | None) -> None:
-    from mmsearch.cli.output import err, hits_json, print_hits, print_json
+def _answer(
+    query: str, hits: list[Hit], json: bool, sheet: Path | None, picture: Path | None, explain: bool = False
+) -> None:
+    from mmsearch.cli.output import err, hits_json, out, print_hits, print_json
 
     if sheet is not None:
         from mmsearch.sheet import Section, write_sheet
@@ -71,6 +92,10 @@ def _answer(query: str, hits: list[Hit], json: bool, sheet: Path | None, picture
         print_json(hits_json(query, hits))
     elif hits:
         print_hits(hits)
+        for hit in hits if explain else ():
+            out.print(f"\n{hit.item.id}: {hit.explain()}", markup=False, soft_wrap=True)
+        for note in dict.fromkeys(note for hit in hits for note in hit.notes):
+            err.print(f"note: {note}", markup=False, soft_wrap=True)
     else:
         err.print("nothing found: the store is empty, or the filter lets nothing through")
     if not hits:

@@ -297,12 +297,11 @@ def _compare(original: OpenClipEncoder, exported: OnnxEncoder) -> None:
 
 def _compare_joint(original: OpenClipEncoder, exported: OnnxEncoder) -> None:
     """The whole way from pixels and a text to logits."""
-    noise = np.random.default_rng(0).integers(0, 256, (4, *original.spec.preprocess.size, 3), dtype=np.uint8)
-    texts = [text for text in (*PROBE_TEXTS, *TEXTS) if text]
+    noise = np.random.default_rng(0).integers(0, 256, (2, *original.spec.preprocess.size, 3), dtype=np.uint8)
     logits = []
     for encoder in (original, exported):
         cells = encoder.run_joint(noise)
-        logits.append(np.stack([encoder.match(text, cells) for text in texts]))
+        logits.append(np.stack([encoder.match(text, cells) for text in TEXTS]))
     apart = float(np.abs(logits[0] - logits[1]).max())
     if not apart <= MOST_LOGITS:
         raise ModelBroken(f"the ONNX export of {original.name!r} differs from it: its logits by {apart:.3f}")

@@ -163,11 +163,11 @@ class OnnxEncoder(TowerEncoder):
         vectors, cells = self._spread(self._cell_session, pixels)
         return vectors, cells
 
-    def run_joint(self, pixels: Pixels) -> Cells:
+    def run_joint(self, pixels: Pixels) -> NDArray[np.float32]:
         """Pixels, (n, height, width, 3) uint8, to the joint model's (n, n_cells, width) float32."""
         return self._spread(self._joint_session, pixels)[0]
 
-    def run_match(self, states: Cells, cells: Cells) -> Vectors:
+    def run_match(self, states: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """States of a text, (1, n_tokens, width), and cells, (n, n_cells, width), to (n,) float32 logits."""
         return self._spread(self._match_session, cells, 2 * PART, states=states)[0]
 

@@ -125,14 +125,14 @@ class OpenClipEncoder(TowerEncoder):
             vectors, words, *states = self.words(torch.from_numpy(ids).to(self.device))
             return [self._unit(vectors), self._unit(words), *map(_float32, states)]
 
-    def run_joint(self, pixels: Pixels) -> Cells:
+    def run_joint(self, pixels: Pixels) -> NDArray[np.float32]:
         """Pixels, (n, height, width, 3) uint8, to the joint model's (n, n_cells, width) float32."""
         import torch
 
         with torch.inference_mode():
             return _float32(self.joint_cells(self.normalised(torch.from_numpy(np.ascontiguousarray(pixels)))))
 
-    def run_match(self, states: Cells, cells: Cells) -> Vectors:
+    def run_match(self, states: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """States of a text, (1, n_tokens, width), and cells, (n, n_cells, width), to (n,) float32 logits."""
         import torch
 

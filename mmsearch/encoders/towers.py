@@ -98,7 +98,7 @@ class TowerEncoder(ABC):
             raise InvalidInput(f"the encoder {self.name!r} has no cells")
         return [read.words for read in self._read_texts(texts)]
 
-    def match(self, text: str, cells: Cells) -> Vectors:
+    def match(self, text: str, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """How well a text goes with each of n pictures, as logits of the joint model, (n,) float32.
 
         A text that was encoded a moment ago is not read again.
@@ -178,7 +178,7 @@ class TowerEncoder(ABC):
         vectors, cells = self._all_in_batches("cell", self.run_cells, pixels, self.batch_size)
         return vectors, cells
 
-    def encode_joint(self, images: Sequence[Picture]) -> Cells:
+    def encode_joint(self, images: Sequence[Picture]) -> NDArray[np.float32]:
         """Pictures, or what ``prepare`` made of them, to the joint model's cells, (n, n_cells, width) float32.
 
         Cells come row by row from the top left; they are not of unit length.
@@ -239,11 +239,11 @@ class TowerEncoder(ABC):
         """Pixels, (n, size, size, 3) uint8, to (n, dim) and (n, n_cells, cell_dim) float32 unit rows."""
 
     @abstractmethod
-    def run_joint(self, pixels: Pixels) -> Cells:
+    def run_joint(self, pixels: Pixels) -> NDArray[np.float32]:
         """Pixels, (n, height, width, 3) uint8, to the joint model's (n, n_cells, width) float32."""
 
     @abstractmethod
-    def run_match(self, states: Cells, cells: Cells) -> Vectors:
+    def run_match(self, states: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """States of a text, (1, n_tokens, width), and cells, (n, n_cells, width), to (n,) float32 logits."""
 
     def check_vectors(self) -> tuple[Vectors, Vectors]:

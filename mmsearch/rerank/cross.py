@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmsearch.encoding import dequantise_joint
 from mmsearch.files import content_hash
 from mmsearch.protocols import Collection, JointEncoder
-from mmsearch.rerank.pairs import CACHE_SIZE, PairScorer, query_key
+from mmsearch.rerank.pairs import CACHE_SIZE, PairScorer, one_line, query_key
 from mmsearch.rerank.stage import text_of, unscored
 from mmsearch.types import Hit, Query, Signal
 
@@ -53,7 +53,7 @@ class EmbeddedCross(PairScorer):
         try:
             found = self._scorable(query, hits)
         except Exception as error:  # as for any ``PairScorer``, none leaves ``score``
-            return unscored(len(hits), f"cross: failed: {type(error).__name__}: {error}")
+            return replace(unscored(len(hits)), notes=(f"cross: failed: {one_line(error)}",))
         if isinstance(found, str):
             return unscored(len(hits), f"cross: {found}")
         signal = super().score(query, [hits[n] for n in found], deadline)

@@ -70,7 +70,7 @@ class StoreStage(Stage):
 
 def by_field(hits: Sequence[Hit]) -> Iterator[tuple[str, Keys]]:
     """The places of the hits that were found in pictures, and of those in texts; without those where there are none."""
-    in_text = np.fromiter((hit.field == "text" for hit in hits), dtype=np.bool_, count=len(hits))
+    in_text = np.array([hit.field == "text" for hit in hits], dtype=np.bool_)
     for field, here in (("picture", ~in_text), ("text", in_text)):
         if here.any():
             yield field, np.flatnonzero(here)
@@ -107,7 +107,7 @@ def fuse(hits: Sequence[Hit], signal: Signal, name: str, weight: float, slopes: 
     order = sorted(np.flatnonzero(movable).tolist(), key=lambda n: (-scores[n], hits[n].item.id))
     order += np.flatnonzero(~movable).tolist() + list(range(reach, len(hits)))
     least = np.minimum.accumulate(after[order]).tolist()
-    said = [round(value, SCORE_DECIMALS) if math.isfinite(value) else None for value in values.tolist()]
+    said = np.where(scored, np.round(values, SCORE_DECIMALS), np.nan).tolist()
     regions, words = signal.regions or (None,) * len(hits), signal.words or ({},) * len(hits)
     fused = []
     for rank, (n, score) in enumerate(zip(order, least, strict=True), start=1):
@@ -119,7 +119,7 @@ def fuse(hits: Sequence[Hit], signal: Signal, name: str, weight: float, slopes: 
                 rank,
                 hit.copies,
                 hit.field,
-                hit.scores if value is None else {**hit.scores, name: value},
+                hit.scores if math.isnan(value) else {**hit.scores, name: value},
                 {**hit.ranks, name: rank},
                 regions[n] or hit.region,
                 words[n] or hit.words,
