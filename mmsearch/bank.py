@@ -43,9 +43,11 @@ class Bank:
     digest: str
     vectors: Vectors
     source: str = ""
+    texts: tuple[str, ...] = ()
+    """The queries, if they are texts, for stages that read them with another model."""
 
     @classmethod
-    def of(cls, vectors: Vectors, source: str = "") -> Bank:
+    def of(cls, vectors: Vectors, source: str = "", texts: Sequence[str] = ()) -> Bank:
         """A bank of these vectors, (n, dim), which are made unit rows.
 
         Raises
@@ -56,7 +58,7 @@ class Bank:
         rows = as_unit_vectors(vectors)
         if not len(rows):
             raise InvalidInput("expected a bank of at least one query, got none")
-        return cls(hashlib.sha256(rows.tobytes()).hexdigest()[:16], rows, source)
+        return cls(hashlib.sha256(rows.tobytes()).hexdigest()[:16], rows, source, tuple(texts))
 
 
 def distinct(texts: Sequence[str]) -> list[str]:
@@ -87,7 +89,7 @@ def encode_bank(texts: Sequence[str], encoder: Encoder, source: str = "", report
         if report is not None:
             report(Progress("bank", first, len(texts)))
         parts.append(encoder.encode_texts(texts[first : first + _CHUNK]))
-    return Bank.of(np.concatenate(parts), source)
+    return Bank.of(np.concatenate(parts), source, texts)
 
 
 class KeptBanks:
@@ -137,7 +139,7 @@ class KeptBanks:
                 for other in self.folder.glob(f"{name}-*.npy"):  # of an encoder before
                     if other != file:
                         other.unlink(missing_ok=True)
-        return Bank.of(rows.astype(np.float32), source)
+        return Bank.of(rows.astype(np.float32), source, texts)
 
     def drop_others(self, name: str | None) -> None:
         """Forget every bank but this."""

@@ -70,6 +70,8 @@ class Cascade:
             raise InvalidInput(f"expected a budget of at least 0 milliseconds or None, got {budget_ms!r}")
         self.budget_ms = budget_ms
         self.quiet = quiet
+        self.notes: tuple[str, ...] = ()
+        """What every hit is told besides."""
         self._unprepared: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
@@ -92,8 +94,22 @@ class Cascade:
 
     def within(self, budget_ms: float | None) -> Cascade:
         """The same stages under another budget."""
-        other = Cascade(self.steps, budget_ms=budget_ms, quiet=self.quiet)
-        other._unprepared = self._unprepared
+        return self._like(self.steps, budget_ms)
+
+    def looking_at(self, name: str, n: int) -> Cascade:
+        """The same stages, of which the one of this name scores n hits."""
+        steps = [replace(step, n=n) if step.stage.name == name else step for step in self.steps]
+        return self._like(steps, self.budget_ms)
+
+    def noting(self, note: str) -> Cascade:
+        """The same stages; their hits have this note as well."""
+        other = self._like(self.steps, self.budget_ms)
+        other.notes = (*self.notes, note)
+        return other
+
+    def _like(self, steps: Sequence[Step], budget_ms: float | None) -> Cascade:
+        other = Cascade(steps, budget_ms=budget_ms, quiet=self.quiet)
+        other.notes, other._unprepared = self.notes, self._unprepared
         return other
 
     def prepare(self, collection: Collection) -> None:
@@ -116,7 +132,7 @@ class Cascade:
             Scores per unit of cosine by field, where scores are calibrated; 1 without it.
         """
         end = None if self.budget_ms is None else time.perf_counter() + self.budget_ms / 1000
-        ordered = [_entered(hit) for hit in hits]
+        ordered = [_entered(hit, self.notes) for hit in hits]
         for step in self.steps:
             n = _n_of(step)
             head, tail = ordered[:n], ordered[n:]
@@ -180,10 +196,11 @@ def _weight_of(step: Step) -> float:
     return float(weight) if _is_number(weight) and weight >= 0 else 1.0
 
 
-def _entered(hit: Hit) -> Hit:
+def _entered(hit: Hit, notes: tuple[str, ...]) -> Hit:
     """A hit as it comes from the retrieval."""
     scores, ranks = {RETRIEVAL: hit.score, **hit.scores}, {RETRIEVAL: hit.rank, **hit.ranks}
-    return _changed(hit, score=hit.score, rank=hit.rank, scores=scores, ranks=ranks)
+    entered = _changed(hit, score=hit.score, rank=hit.rank, scores=scores, ranks=ranks)
+    return replace(entered, notes=(*hit.notes, *notes)) if notes else entered
 
 
 def _changed(

@@ -198,9 +198,9 @@ class StoreCollection:
         return self._store.path
 
     def bank_texts(self) -> list[str]:
-        """The bank's queries that are texts; none without a bank, or with one that was given as vectors."""
-        name = None if self._given is not None else self._store.catalog.setting(BANK)
-        return [] if name is None else self._kept.texts(name)[0]
+        """The bank's queries that are texts; none without a bank."""
+        bank = self.bank("text")
+        return [] if bank is None else list(bank.texts)
 
     def has_bank(self, kind: str) -> bool:
         """Whether there is a bank of queries of a kind, ``text`` or ``picture``."""

@@ -56,8 +56,8 @@ class Engine:
             The name of an encoder (see ``mmsearch.load_encoder``) or any object that satisfies
             ``mmsearch.protocols.Encoder``. None: the store's own; ``mini`` for a new store.
         spaces
-            What to encode of each item, of ``picture``, ``text``, ``regions`` and ``cells``. None: as the store has
-            it; picture and text for a new store. Spaces that are new are filled by the next ``sync`` or ``add_folder``.
+            What to encode of each item, of ``picture``, ``text``, ``regions``, ``cells`` and ``joint``. None: as the
+            store has it; picture and text for a new store. New ones are filled by the next ``sync`` or ``add_folder``.
         create
             False: refuse a path where there is no store yet.
 
@@ -297,6 +297,8 @@ class Engine:
         InvalidInput
             If there is no query, or one that is no str.
         """
+        if queries is not None and (isinstance(queries, str | bytes) or not isinstance(queries, Iterable)):
+            raise InvalidInput(f"expected a list of queries as a bank, got {queries!r:.60}: put it in brackets")
         with self._store.writing():
             texts = None if queries is None else list(queries)
             return self._ranker.collection.set_bank(texts, source, progress)
@@ -318,7 +320,8 @@ class Engine:
         """
         from mmsearch.rerank.late import heat_map
 
-        return heat_map(self._ranker.collection, text, Hit(self.get(id), score=0.0, rank=1))
+        with self._store.reading():
+            return heat_map(self._ranker.collection, text, Hit(self.get(id), score=0.0, rank=1))
 
     def get(self, id: str) -> Item:
         """One item.

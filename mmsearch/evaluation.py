@@ -209,16 +209,21 @@ class Answers:
     def of(self, n: int, hits: Sequence[Hit]) -> tuple[list[str], Mapping[str, float]]:
         """Ids of the answers to the nth query, best first, and its judgements.
 
-        Identical pictures of what was asked with are neither answers nor missed: ``Engine.similar`` leaves them out.
+        Identical pictures of what was asked with are neither answers nor missed: ``Engine.similar`` leaves them out. Of
+        several right ones that are identical only one can be found, and only one is expected.
         """
         ids: list[str] = []
+        passed_over: set[str] = set()
         grades, about = self.judged.qrels[self.judged.ids[n]], self.judged.about[n]
         for hit in hits:
             same = self.same(hit)
             if about in same:
-                grades = {id: grade for id, grade in grades.items() if id not in same}
+                passed_over.update(same)
             else:
                 ids.append(max(same, key=lambda id: grades.get(id, 0.0)))
+                passed_over.update(id for id in same if id != ids[-1])
+        if passed_over & grades.keys():
+            grades = {id: grade for id, grade in grades.items() if id not in passed_over}
         return ids[:DEPTH], grades
 
     def same(self, hit: Hit) -> list[str]:
@@ -410,12 +415,22 @@ def bank_for(judged: Judged, source: Path, engine: Engine, report: Report | None
         If nothing is left of the bank, or texts are offered to queries that are pictures.
     """
     if judged.task == TEXT_TO_IMAGE:
-        return {"text": encode_bank(without(read_bank(source), judged), engine.encoder, str(source), report)}
-    return {"picture": _encode_pictures(bank_pictures(judged, source), engine, str(source), report)}
+        return encode_for(engine, without(read_bank(source), judged), source, report)
+    return encode_for(engine, bank_pictures(judged, source), source, report)
+
+
+def encode_for(
+    engine: Engine, bank: Sequence[str] | Sequence[Path], source: Path, report: Report | None = None
+) -> dict[str, Bank]:
+    """A bank of these texts or pictures, by the kind of queries that it is for."""
+    texts = [one for one in bank if isinstance(one, str)]
+    if texts:
+        return {"text": encode_bank(texts, engine.encoder, str(source), report)}
+    return {"picture": _encode_pictures([one for one in bank if isinstance(one, Path)], engine, str(source), report)}
 
 
 def bank_pictures(judged: Judged, source: Path) -> list[Path]:
-    """The pictures of a bank that are none of the judged queries, by what is in the files.
+    """The pictures of a bank that are none of the evaluated dataset, by what is in the files.
 
     Raises
     ------
@@ -430,12 +445,10 @@ def bank_pictures(judged: Judged, source: Path) -> list[Path]:
     entries = [entry for entry in open_source(source).entries() if entry.fault is None]
     paths = [entry.path for entry in entries if entry.path is not None]
     places = np.unique(np.linspace(0, len(paths) - 1, min(MAX_PICTURE_BANK, len(paths))).astype(np.int64))
-    of_dataset = {item.path for item in judged.items} | set(judged.queries)
-    chosen = [path for path in (paths[n] for n in places) if path not in of_dataset]
-    queries = [query for query in judged.queries if isinstance(query, Path)] if chosen else []
-    asked = set(ahead(_content, queries, 2 * _BATCH))
+    chosen = [path for path in (paths[n] for n in places) if path not in judged.pictures]
+    ours = set(ahead(_content, judged.pictures if chosen else (), 2 * _BATCH))
     contents = ahead(_content, chosen, 2 * _BATCH)
-    kept = [path for path, content in zip(chosen, contents, strict=True) if content and content not in asked]
+    kept = [path for path, content in zip(chosen, contents, strict=True) if content and content not in ours]
     if not kept:
         raise InvalidInput(f"expected other pictures than the evaluated ones in the bank {source}, got none")
     return kept

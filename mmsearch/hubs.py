@@ -1,10 +1,4 @@
-"""The bias of each row of a space: how near it lies to queries in general, whatever they ask for.
-
-Rows that are near to many queries ("hubs") turn up in answers where they do not belong. Taking the bias off a row's
-scores is query-bank normalisation: Bogolin et al., "Cross Modal Retrieval with Querybank Normalisation" (CVPR 2022),
-section 3, whose inverted softmax divides exp(beta * cosine) by its sum over the bank; as a logarithm, that is a
-subtraction, and computed once per row.
-"""
+"""``Hubs``: the bias of each row of a store's spaces, computed once."""
 
 from __future__ import annotations
 
@@ -22,34 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.bank import Bank
+from mmsearch.bias import biases
 from mmsearch.files import atomic_write
 from mmsearch.index.halves import widen
 from mmsearch.searchspace import SearchSpace
-from mmsearch.types import Progress, Report, Vectors
+from mmsearch.types import Progress, Report
 
-BETA = 20.0
-"""Inverse temperature, as in the paper's section 4.2; 15 and 25 gave the same R@1 within 0.1 on Flickr8k dev."""
-SHRINK = 250
-"""A bank of n queries counts n / (n + 250) of one without end: few queries say little about all. On Flickr8k dev a bank
-of 50 hurts from a fifth of its weight on, one of 250 from three fifths on, one of 3,000 not at all."""
 _CHUNK = 512
 KEPT_ROWS = 20_000
 """Biases of spaces with at least this many rows are written beside the index; fewer are computed in a second."""
 KEPT_SPACES = 8
 """Spaces by bank whose biases are held: those of two banks, and of files before and after they were compacted."""
-
-
-def biases(rows: Vectors, bank: Vectors) -> NDArray[np.float32]:
-    """The bias of rows, (n, dim) unit rows, for a bank, (b, dim) unit rows: (n,) float32, in units of cosines.
-
-    log(mean(exp(beta * cosine))) / beta over the bank, shrunk for a small bank.
-    """
-    found = np.empty(len(rows), dtype=np.float32)
-    for first in range(0, len(rows), _CHUNK):
-        cosines = rows[first : first + _CHUNK] @ bank.T
-        np.exp(BETA * cosines, out=cosines)
-        found[first : first + _CHUNK] = np.log(cosines.mean(axis=1, dtype=np.float64)) / BETA
-    return np.asarray(found * (len(bank) / (len(bank) + SHRINK)), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class Judged:
     """The dataset."""
     texts: frozenset[str] = frozenset()
     """All texts of the dataset as ``plain`` has them, asked or not: no bank may hold any of them."""
+    pictures: frozenset[Path] = frozenset()
+    """All its pictures, likewise."""
     says_answers: bool = False
     """Whether the queries are texts of the very items that are their answers: nothing may search those texts."""
     notes: tuple[str, ...] = ()
@@ -130,7 +132,9 @@ def read_judged(
     texts = frozenset(plain(text) for entry in entries for text in (*captions_of(entry), entry.text or ""))
     taken = sum(isinstance(query, str) and plain(query) in texts for query in judged.queries)
     says_answers = 2 * taken > len(judged.queries)  # of questions that people wrote, some are titles by chance
-    return replace(judged, source=dataset, texts=texts, says_answers=says_answers, notes=(*notes, *judged.notes))
+    pictures = frozenset(entry.path for entry in entries if entry.path is not None)
+    notes = (*notes, *judged.notes)
+    return replace(judged, source=dataset, texts=texts, pictures=pictures, says_answers=says_answers, notes=notes)
 
 
 def plain(text: str) -> str:
@@ -307,7 +311,7 @@ def _from_qrels(entries: Sequence[Entry], task: str, file: Path) -> Judged:
     if not judged & answers:
         raise InvalidInput(f"expected ids of items of the dataset in {file}, got such as {next(iter(judged), '')!r}")
     strange = sorted(judged - answers)
-    notes = (f"{len(strange)} judged ids are not in the dataset and cannot be found, such as {strange[0]!r}",)
+    note = f"{len(strange)} judged ids are not in the dataset and cannot be found, such as {next(iter(strange), '')!r}"
     return Judged(
         task,
         items=texts if task == IMAGE_TO_TEXT else tuple(_titled(entry) for entry in entries if entry.path is not None),
@@ -317,7 +321,7 @@ def _from_qrels(entries: Sequence[Entry], task: str, file: Path) -> Judged:
         groups=tuple(_best(qrels[id], id) for id in asked) if task == TEXT_TO_IMAGE else tuple(asked),
         qrels=qrels,
         about=tuple(asked) if task == IMAGE_TO_IMAGE else (None,) * len(asked),
-        notes=notes if strange else (),
+        notes=(note,) if strange else (),
     )
 
 

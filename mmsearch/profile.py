@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from mmsearch.cascade import Cascade, Step
@@ -22,6 +23,8 @@ SETTING = "profile"
 """The setting under which a store keeps its profile."""
 STAGES = ("hubness", "regions", "late", "cross", "second", "words")
 """In the order in which they run."""
+KINDS = ("text", "picture")
+"""What a query resembles."""
 DEFAULT = ("hubness", "regions", "late")
 """What the committed benchmark supports (``benchmarks/cascade.py``)."""
 
@@ -48,7 +51,7 @@ class Profile:
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
-        """Read a stored profile.
+        """Read a stored profile; what a later version has added to it is passed over.
 
         Raises
         ------
@@ -56,12 +59,18 @@ class Profile:
             If it is none.
         """
         try:
-            found = cls(**json.loads(text))
-            return cls(**{**asdict(found), "stages": check_names(found.stages)})
-        except (TypeError, ValueError) as error:
-            raise StoreDamaged(
-                f"the store's profile cannot be read ({error}): make it again with `mmsearch tune`"
-            ) from error
+            found = json.loads(text)
+            names = {one.name for one in fields(cls)}
+            profile = cls(**{name: value for name, value in found.items() if name in names})
+            stages = check_names(profile.stages)
+            weights = {str(name): float(value) for name, value in profile.weights.items()}
+            n = {str(name): int(value) for name, value in profile.n.items()}
+            if profile.kind not in KINDS or not all(0 <= weight < math.inf for weight in weights.values()):
+                raise ValueError(f"kind {profile.kind!r}, weights {weights}")
+            return replace(profile, stages=stages, weights=weights, n=n)
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
+            advice = "make it again with `mmsearch tune`"
+            raise StoreDamaged(f"the store's profile cannot be read ({error}): {advice}") from error
 
     def cascade(self, budget_ms: float | None = None) -> Cascade:
         """The stages, built."""

@@ -12,10 +12,10 @@ from mmsearch.bank import Bank
 from mmsearch.cascade import Cascade, Step
 from mmsearch.collection import StoreCollection
 from mmsearch.diversify import mmr, near_duplicates
-from mmsearch.errors import InvalidInput
+from mmsearch.errors import InvalidInput, StoreDamaged
 from mmsearch.filters import Filter, parse
 from mmsearch.overlap import batches
-from mmsearch.profile import SETTING, Profile, default_cascade
+from mmsearch.profile import KINDS, SETTING, Profile, default_cascade
 from mmsearch.protocols import Encoder, Reranker
 from mmsearch.queries import QueryLike, Resolved, as_query, resolve
 from mmsearch.rerank.stage import text_of
@@ -28,8 +28,6 @@ from mmsearch.vectors import check_k
 Rerank: TypeAlias = bool | Cascade | Sequence[Reranker | Step]
 """True: the store's tuned cascade, or the default one; False: none; or the stages themselves."""
 
-KINDS = ("text", "picture")
-"""What a query resembles."""
 _BATCH = 64
 """Queries that are retrieved together; their words stay in the encoder's memory until they are reranked."""
 N_NAMED = 50
@@ -168,16 +166,20 @@ class Ranker:
         with self._store.reading() as view:
             usual = self._usual
             if usual is None or usual[0] != view.generation:
-                profile = self._profile(view)
                 cascades = {kind: default_cascade(self.collection, kind) for kind in KINDS}
-                if profile is not None:
-                    cascades[profile.kind] = profile.cascade()
+                try:
+                    profile = self._profile(view)
+                except StoreDamaged as error:  # a search goes on by the defaults, and its hits say why
+                    cascades = {kind: cascade.noting(str(error)) for kind, cascade in cascades.items()}
+                else:
+                    cascades |= {profile.kind: profile.cascade()} if profile else {}
                 for cascade in cascades.values():
                     cascade.prepare(self.collection)
                 usual = self._usual = (view.generation, cascades)
         return usual[1]
 
     def _profile(self, view: View) -> Profile | None:
+        """The store's profile, if it has one for its encoder."""
         stored = self._store.catalog.setting(SETTING)
         profile = Profile.from_json(stored) if stored else None
         fingerprint = view.encoder.fingerprint if view.encoder else ""
@@ -186,13 +188,15 @@ class Ranker:
     def _reranked(
         self, view: View, cascade: Cascade, asked: _Asked, found: list[list[Hit]], field: str | None
     ) -> list[list[Hit]]:
-        if not cascade.steps:
+        if not cascade.steps and not cascade.notes:
             return found
         slopes = self.retriever.slopes(view, asked.kind, field)
         answers = []
         for n, (query, hits) in enumerate(zip(asked.queries, found, strict=True)):
             self.collection.remember([query], Resolved(asked.resolved.vectors[n : n + 1], (asked.kind,)))
-            answers.append(_minding_words(cascade, len(hits)).rerank(query, hits, slopes))
+            # Those that full text has added may well be the last.
+            its = cascade.looking_at(WordMatch.name, len(hits)) if WordMatch.name in cascade.names and hits else cascade
+            answers.append(its.rerank(query, hits, slopes))
         return answers
 
     def _varied(self, hits: list[Hit], k: int, diversity: float, collapse: float | None) -> list[Hit]:
@@ -221,16 +225,6 @@ class Ranker:
                     vectors = np.zeros((len(hits), found.shape[1]), dtype=np.float32)
                 vectors[wanted] = found
         return vectors
-
-
-def _minding_words(cascade: Cascade, n: int) -> Cascade:
-    """The same stages, where words look at all n hits: those that they have found may well be the last."""
-    if WordMatch.name not in cascade.names or not n:
-        return cascade
-    steps = [replace(step, n=n) if step.stage.name == WordMatch.name else step for step in cascade.steps]
-    other = Cascade(steps, budget_ms=cascade.budget_ms, quiet=cascade.quiet)
-    other._unprepared = cascade._unprepared
-    return other
 
 
 def _check_variety(diversity: float, collapse: float | None) -> None:

@@ -301,6 +301,9 @@ def tune(
             kept.append(name)
             ranks = tried
     weights = fit(pool, kept, usual, np.arange(len(pool.queries)))
+    # What counts nothing beside those after it costs time; but with hubness the others correct what they see.
+    kept = [name for name in kept if weights[name] > 0 or name == "hubness"]
+    weights = {name: weights[name] for name in kept}
     profile = Profile(
         tuple(kept),
         weights,

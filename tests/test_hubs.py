@@ -10,7 +10,8 @@ import pytest
 
 from mmsearch import Item
 from mmsearch.bank import Bank
-from mmsearch.hubs import BETA, SHRINK, Biases, biases
+from mmsearch.bias import BETA, SHRINK, biases
+from mmsearch.hubs import Biases
 from mmsearch.rerank.hubness import Hubness
 
 TEXTS = ("a red disc", "the disc", "a blue square", "a yellow thing", "something else")

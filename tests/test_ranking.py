@@ -1,7 +1,9 @@
 """Searching with everything: reranking by default and by choice, budgets, candidates, variety, sorting, filters."""
 
+import gc
 import importlib.util
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -328,3 +330,42 @@ def test_a_query_that_is_asked_again_is_answered_by_what_is_there_then(rich, qua
     assert [hit.scores for hit in stage.rerank(query, hits)] != first
     rich.reindex(quadrants.QuadrantEncoder(seed=3))
     assert not any("failed" in note for hit in stage.rerank(query, hits) for note in hit.notes)
+
+
+def test_pictures_that_were_asked_with_are_let_go(rich, quadrants):
+    alive = []
+    for n in range(14):
+        picture = quadrants.mosaic("red blue blue green", n).resize((3000, 1000))
+        alive.append(weakref.ref(picture))
+        rich.search(picture, k=1, rerank=[Hubness()])
+        del picture
+    gc.collect()
+    assert sum(one() is not None for one in alive) < 9
+
+
+BAD_PROFILES = {
+    "no JSON": "{",
+    "no object": "3",
+    "null": "null",
+    "weights that are none": '{"stages": [], "weights": 3, "n": {}}',
+    "an endless weight": '{"stages": ["late"], "weights": {"late": Infinity}, "n": {}}',
+    "an unknown stage": '{"stages": ["magic"], "weights": {}, "n": {}}',
+    "too deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", BAD_PROFILES.values(), ids=BAD_PROFILES.keys())
+def test_a_damaged_profile_stops_no_search_and_the_hits_say_so(engine, toy, text):
+    engine.add([Item(id=kind, image=toy.image_of(kind)) for kind in toy.KINDS])
+    plain = engine.search("a red disc", rerank=False)
+    store = engine.ranker.collection._store
+    with store.writing(), store.catalog.transaction():
+        store.catalog.set_setting("profile", text)
+    hits = engine.search("a red disc")
+    assert toy.ids(hits) == toy.ids(plain)
+    assert all("mmsearch tune" in hit.notes[0] for hit in hits)
+
+
+def test_what_a_later_version_has_added_to_a_profile_is_passed_over():
+    text = '{"stages": ["late"], "weights": {"late": 0.5}, "n": {"late": 50}, "mood": "new"}'
+    assert Profile.from_json(text) == Profile(("late",), {"late": 0.5}, {"late": 50})

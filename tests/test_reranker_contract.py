@@ -17,6 +17,7 @@ from mmsearch.rerank.hubness import Hubness
 from mmsearch.rerank.late import LateInteraction
 from mmsearch.rerank.regions import Regions
 from mmsearch.rerank.stage import Stage
+from mmsearch.rerank.words import WordMatch
 
 
 class Backwards:
@@ -37,6 +38,7 @@ STAGES = {
     "regions": lambda: [Regions()],
     "corrected regions": lambda: [Regions(corrected=True)],
     "late": lambda: [LateInteraction()],
+    "words": lambda: [WordMatch()],
     "function": lambda: [FunctionReranker(by_length)],
     "somebody else's": lambda: [Backwards()],
     "few": lambda: [Step(LateInteraction(), n=5)],

@@ -13,13 +13,14 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from mmsearch.bias import biases
 from mmsearch.cascade import Cascade
 from mmsearch.errors import InvalidInput, LicenceRefused, ModelUnavailable, StoreDamaged
-from mmsearch.hubs import biases
 from mmsearch.protocols import Reranker, Scorer
 from mmsearch.rerank import second as module
-from mmsearch.rerank.kept_vectors import KeptVectors, text_key
+from mmsearch.rerank.kept_vectors import KeptVectors
 from mmsearch.rerank.second import FOLDER, SecondEncoder
+from mmsearch.rerank.second_rows import text_key
 from mmsearch.types import Hit, Item, Query
 
 QUERY = Query(text="a red disc")

@@ -34,7 +34,7 @@ Spaces = Annotated[
     str | None,
     typer.Option(
         "--spaces",
-        help="What to encode: picture,text by default; regions and cells serve reranking.",
+        help="What to encode: picture,text by default; regions, cells and joint serve reranking.",
         show_default=False,
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,14 +91,14 @@ def evaluate(
     _check_file(run_file)
     judged = read_judged(dataset.expanduser(), task, qrels=qrels, label=label).sampled(queries)
     check_fair(names, judged)
-    _check_bank(judged, bank)
+    queries_like = _bank_of(judged, bank)
     needed = [] if no_rerank else names or None
     with (
         progress(quiet=json) as bar,
         place(judged, store, encoder=encoder, stages=needed, report=bar) as (engine, added),
     ):
         if not no_rerank:
-            _use_banks(engine, judged, bank, bar)
+            _use_banks(engine, judged, queries_like, bank, bar)
         found = run(engine, judged, rerank, report=bar)
     if added.failed:
         found = replace(found, notes=(_unread(added), *found.notes))
@@ -145,7 +146,7 @@ def tune(
         if texts is not None:
             engine.set_bank(texts, source=str(bank), progress=bar)
         else:
-            _use_banks(engine, judged, None, bar)
+            _use_banks(engine, judged, None, None, bar)
         tuned = fit(engine, judged, names or _possible(engine, judged), options=_options(second), report=bar)
         engine.set_profile(tuned.profile)
     if json:
@@ -223,15 +224,14 @@ def _check_file(file: Path | None) -> None:
         raise InvalidInput(f"expected a file in a folder that is there after --run, got {file}")
 
 
-def _check_bank(judged: Judged, bank: Path | None) -> None:
-    """Refuse a bank of which nothing is left, before anything is indexed."""
+def _bank_of(judged: Judged, source: Path | None) -> Sequence[str] | Sequence[Path] | None:
+    """What is left of a bank without what is evaluated; refused if that is nothing, before anything is indexed."""
     from mmsearch.evaluation import bank_pictures, read_bank, without
     from mmsearch.judged import TEXT_TO_IMAGE
 
-    if bank is not None and judged.task == TEXT_TO_IMAGE:
-        without(read_bank(bank), judged)
-    elif bank is not None:
-        bank_pictures(judged, bank)
+    if source is None:
+        return None
+    return without(read_bank(source), judged) if judged.task == TEXT_TO_IMAGE else bank_pictures(judged, source)
 
 
 def _options(second: str | None) -> dict[str, Any]:
@@ -257,13 +257,19 @@ def _possible(engine: Engine, judged: Judged) -> list[str]:
     return list(default_cascade(engine.ranker.collection, kind).names)
 
 
-def _use_banks(engine: Engine, judged: Judged, source: Path | None, report: Report) -> None:
+def _use_banks(
+    engine: Engine,
+    judged: Judged,
+    bank: Sequence[str] | Sequence[Path] | None,
+    source: Path | None,
+    report: Report,
+) -> None:
     """The bank that is named; else the store's own, without the evaluated queries."""
     from mmsearch.bank import encode_bank
-    from mmsearch.evaluation import bank_for, left_of
+    from mmsearch.evaluation import encode_for, left_of
 
-    if source is not None:
-        engine.ranker.use_banks(bank_for(judged, source, engine, report))
+    if bank is not None and source is not None:
+        engine.ranker.use_banks(encode_for(engine, bank, source, report))
         return
     texts = engine.ranker.collection.bank_texts() if judged.task == "text-to-image" else []
     kept = left_of(texts, judged)

@@ -107,10 +107,10 @@ def _label(name: str, taken: Sequence[str]) -> str:
 
 
 def _on_times(judged: Judged) -> str:
+    timed, probed = min(TIMED, len(judged.queries)), min(PROBED, len(judged.items))
     return (
-        f"ms a query: median of {min(TIMED, len(judged.queries))} single queries for the best {DEPTH}, warm; of the joint "
-        f"model its own time over all items. One-time ms an item: indexing {min(PROBED, len(judged.items))} items into "
-        "a new store with only the spaces that the arm needs, warm. Growth: a straight line through the sizes that were "
-        f"measured; what lies beyond is extrapolated, and from {CROSSOVER:,} rows on, where a graph searches the "
-        "vectors, an upper bound for embedding and cascade"
+        f"ms a query: median of {timed} single queries for the best {DEPTH}, warm; of the joint model its own over "
+        f"all items. One-time ms an item: indexing {probed} items into a new store with only the spaces that the arm "
+        "needs, warm. Growth: a straight line through the sizes that were measured; what lies beyond is extrapolated, "
+        f"and from {CROSSOVER:,} rows on, where a graph searches the vectors, an upper bound for embedding and cascade"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from mmsearch.encoders.towers import is_out_of_memory
 from mmsearch.errors import InvalidInput, ModelBroken, PictureError
 from mmsearch.files import content_hash, split_member
 from mmsearch.images import Source, open_picture
 from mmsearch.rerank.lru import Lru
+from mmsearch.rerank.pace import Clock, Pace
 from mmsearch.rerank.stage import ALONE, Stage, text_of
 from mmsearch.types import Hit, Item, Query, Signal
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 CACHE_SIZE = 100_000
 """Pairs whose score is kept: some 20 MB."""
-_FIRST_TRY = 4
-"""Pairs in the first batch under a deadline while nobody knows yet how long one takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +69,7 @@ class PairScorer(Stage):
             raise InvalidInput(f"expected a batch_size of at least 1, got {batch_size}")
         self.name = name
         self._cache: Lru[float] = Lru(cache_size)
-        self._fitting = batch_size
-        self._pace = 0.0  # seconds a pair took in the last call that scored any
+        self._pace = Pace(batch_size)
 
     @abstractmethod
     def _score_batch(self, query: Query, hits: Sequence[Hit]) -> ArrayLike | Judged:
@@ -112,14 +108,12 @@ class PairScorer(Stage):
         one that would end past it at the mean time a pair has taken so far; the time to load the model is not
         counted in that mean. Only the first batch of a call is always tried, with one pair at least.
         """
-        run = _Run(deadline, np.full(len(hits), np.nan, dtype=np.float32))
+        run = _Run(Clock(self._pace, deadline), np.full(len(hits), np.nan, dtype=np.float32))
         try:
             if hits:
                 self._score(query, hits, run)
         except Exception as error:
             run.failure = one_line(error)
-        if run.pace:
-            self._pace = run.pace
         return Signal(run.values, notes=tuple(f"{self.name}: {note}" for note in run.notes()))
 
     def _score(self, query: Query, hits: Sequence[Hit], run: _Run) -> None:
@@ -132,10 +126,10 @@ class PairScorer(Stage):
         for n, key in keys.items():
             run.values[n] = np.nan if (known := self._cache.get(key)) is None else known
         run.waiting = [n for n in run.judged if np.isnan(run.values[n])]
-        if not run.waiting or run.is_late():
+        if not run.waiting or run.clock.is_late():
             return
         self.load()
-        while run.waiting and (size := self._room(run)):
+        while run.waiting and (size := run.clock.room()):
             batch = run.waiting[:size]
             if not self._attempt(query, [hits[n] for n in batch], batch, run):
                 continue
@@ -151,62 +145,39 @@ class PairScorer(Stage):
         prefix = self.fingerprint.encode("utf-8", "backslashreplace") + b"\0" + asked
         return {n: content_hash(prefix + self.item_key(hits[n].item)) for n in judged}
 
-    def _room(self, run: _Run) -> int:
-        """Pairs that fit into memory and into the time that is left."""
-        if run.deadline is None:
-            return self._fitting
-        if run.is_late():
-            return 0
-        pace = run.pace or self._pace
-        if not pace:
-            return min(self._fitting, _FIRST_TRY)
-        # The first batch always begins: a pace that was once measured badly would otherwise never be measured again.
-        return min(self._fitting, max(int((run.deadline - time.perf_counter()) / pace), 0 if run.pace else 1))
-
     def _attempt(self, query: Query, batch: list[Hit], places: list[int], run: _Run) -> bool:
         """Score one batch; False if it did not fit into memory, and half of it is to be tried."""
-        start = time.perf_counter()
-        try:
-            said = self._score_batch(query, batch)
-        except Exception as error:
-            if len(batch) == 1 or not is_out_of_memory(error):
-                raise
-            self._fitting = max(1, min(self._fitting, len(batch) // 2))
+        said = run.clock.attempt(len(batch), lambda: _judged(self._score_batch(query, batch), len(batch)))
+        if said is None:
             return False
-        judged = said if isinstance(said, Judged) else Judged(said)
-        with np.errstate(over="ignore"):
-            numbers = np.asarray(judged.values).astype(np.float32)
-        if numbers.shape != (len(batch),):
-            raise ModelBroken(f"expected {len(batch)} scores in one row, got the shape {numbers.shape}")
-        numbers[~np.isfinite(numbers)] = np.nan
+        numbers, unread = said
         run.values[places] = numbers
-        run.unread.extend(judged.unread.values())
-        run.seconds += time.perf_counter() - start
-        run.pairs += len(batch)
+        run.unread.extend(unread)
         return True
+
+
+def _judged(said: ArrayLike | Judged, n: int) -> tuple[NDArray[np.float32], list[str]]:
+    """A batch's scores, NaN for what is no number, and what could not be read."""
+    judged = said if isinstance(said, Judged) else Judged(said)
+    with np.errstate(over="ignore"):
+        numbers = np.asarray(judged.values).astype(np.float32)
+    if numbers.shape != (n,):
+        raise ModelBroken(f"expected {n} scores in one row, got the shape {numbers.shape}")
+    numbers[~np.isfinite(numbers)] = np.nan
+    return numbers, list(judged.unread.values())
 
 
 @dataclass(slots=True)
 class _Run:
     """What one call of ``score`` has come to. ``judged`` and ``waiting`` are positions of hits, best first."""
 
-    deadline: float | None
+    clock: Clock
     values: NDArray[np.float32]
     judged: list[int] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    pairs: int = 0
     reason: str = ""
     failure: str = ""
-
-    @property
-    def pace(self) -> float:
-        """Seconds a pair; 0 while none was scored."""
-        return self.seconds / self.pairs if self.pairs else 0.0
-
-    def is_late(self) -> bool:
-        return self.deadline is not None and time.perf_counter() > self.deadline
 
     def notes(self) -> list[str]:
         total, done = len(self.judged), len(self.judged) - len(self.waiting)

@@ -12,21 +12,13 @@ from numpy.typing import NDArray
 
 from mmsearch.encoders import load_encoder
 from mmsearch.encoders.spec import digest
-from mmsearch.encoders.towers import is_out_of_memory
 from mmsearch.errors import InvalidInput, MMSearchError, ModelUnavailable
 from mmsearch.protocols import Collection, Encoder
-from mmsearch.rerank.kept_vectors import (
-    Halves,
-    KeptVectors,
-    ReadBank,
-    Subject,
-    query_row,
-    read,
-    read_bank,
-    subject_of,
-)
+from mmsearch.rerank.kept_vectors import Halves, KeptVectors
 from mmsearch.rerank.lru import Lru
+from mmsearch.rerank.pace import Clock, Pace
 from mmsearch.rerank.pairs import one_line, query_key
+from mmsearch.rerank.second_rows import ReadBank, Subject, query_row, read, read_bank, subject_of
 from mmsearch.rerank.stage import Stage, text_of, unscored
 from mmsearch.types import Hit, Query, Signal, Vectors
 from mmsearch.vectors import as_unit_vectors, dots
@@ -36,8 +28,6 @@ CACHE_SIZE = 200_000
 FOLDER = "seconds"
 """Where vectors are kept in a store's folder: a file a model, which may vanish."""
 _BATCH = 8
-_FIRST_TRY = 4
-"""Hits in the first batch under a deadline while nobody knows yet how long one takes."""
 _QUERIES_KEPT = 1_000
 _PATIENCE = 60.0
 """Seconds after which a model that did not load is tried again."""
@@ -89,8 +79,7 @@ class SecondEncoder(Stage):
         self._bank: ReadBank | None = None
         self._bank_lock = threading.Lock()
         self._collection: Collection | None = None
-        self._fitting = _BATCH
-        self._pace = 0.0  # seconds a hit took in the last call that encoded any
+        self._pace = Pace(_BATCH)
 
     def prepare(self, collection: Collection) -> None:
         """Load the model before anybody waits for it; if that fails, ``score`` says so in a note."""
@@ -110,7 +99,7 @@ class SecondEncoder(Stage):
         if any(term.text is None and term.image is None for term in query.terms()):
             return unscored(len(hits), f"{self.name}: reads texts and pictures, not a query with an id or a vector")
         for_texts = all(hit.field == "text" for hit in hits)
-        run = _Run(deadline, [subject_of(hit, for_texts) for hit in hits])
+        run = _Run(Clock(self._pace, deadline), [subject_of(hit, for_texts) for hit in hits])
         if not any(run.subjects):
             return unscored(len(hits), f"{self.name}: no hit has a picture or a text" if hits else "")
         order = sorted(range(len(hits)), key=lambda n: (hits[n].rank, n))
@@ -123,7 +112,7 @@ class SecondEncoder(Stage):
         return Signal(values, notes=tuple(f"{self.name}: {note}" for note in run.all_notes()))
 
     def _values(self, query: Query, run: _Run, collection: Collection | None) -> NDArray[np.float32]:
-        encoder = self._model.loaded if run.is_late() else self._model.load()
+        encoder = self._model.loaded if run.clock.is_late() else self._model.load()
         asked = self._asked(query, encoder, run)
         values = np.full(len(run.subjects), np.nan, dtype=np.float32)
         if encoder is None or asked is None:
@@ -149,7 +138,7 @@ class SecondEncoder(Stage):
         """The query by the second model, (dim,); None if it would have to be encoded and the time is up."""
         key = query_key(query)
         known = None if key is None else self._queries.get(key)
-        if known is None and encoder is not None and not run.is_late():
+        if known is None and encoder is not None and not run.clock.is_late():
             known = query_row(query, encoder)
             if key is not None:
                 self._queries.put(key, known)
@@ -173,50 +162,34 @@ class SecondEncoder(Stage):
         """Encode what waits, batch by batch, for as long as there is time, and keep it."""
         fresh: dict[bytes, Halves] = {}
         try:
-            while run.waiting and (size := self._room(run)):
+            while run.waiting and (size := run.clock.room()):
                 found = self._attempt(run, run.waiting[:size], encoder, bank)
                 for key, row in found.items():
                     self._rows.put(key, row)
                 fresh |= found
         except Exception as error:
             run.failure = one_line(error)
-        if run.pace:
-            self._pace = run.pace
         if kept is not None:
             kept.put(fresh)
-
-    def _room(self, run: _Run) -> int:
-        """Hits that fit into memory and into the time that is left."""
-        if run.deadline is None:
-            return self._fitting
-        if run.is_late():
-            return 0
-        pace = run.pace or self._pace
-        if not pace:
-            return min(self._fitting, _FIRST_TRY)
-        # The first batch always begins: a pace that was once measured badly would otherwise never be measured again.
-        return min(self._fitting, max(int((run.deadline - time.perf_counter()) / pace), 0 if run.pace else 1))
 
     def _attempt(
         self, run: _Run, batch: list[Subject], encoder: Encoder, bank: ReadBank | None
     ) -> Mapping[bytes, Halves]:
         """Encode one batch; nothing if it did not fit into memory, and half of it is to be tried."""
-        start = time.perf_counter()
-        try:
+
+        def work() -> tuple[dict[bytes, Halves], dict[bytes, str]]:
             found, unread = read(batch, encoder)
-        except Exception as error:
-            if len(batch) == 1 or not is_out_of_memory(error):
-                raise
-            self._fitting = max(1, min(self._fitting, len(batch) // 2))
+            if bank is not None:
+                bank.biases(found)  # now, so that the pace knows of it
+            return found, unread
+
+        done = run.clock.attempt(len(batch), work)
+        if done is None:
             return {}
-        if bank is not None:
-            bank.biases(found)  # now, so that the pace knows of it
-        run.rows |= found
-        run.unread |= unread
+        run.rows |= done[0]
+        run.unread |= done[1]
         run.waiting = run.waiting[len(batch) :]
-        run.seconds += time.perf_counter() - start
-        run.n_read += len(batch)
-        return found
+        return done[0]
 
     # The bank ---------------------------------------------------------------------------------------------------
 
@@ -226,7 +199,7 @@ class SecondEncoder(Stage):
         """The bank by which to correct; None if there is none for such a query, or, with a note, if it is not ready."""
         if collection is None or kept is None or not self.corrected or text_of(query) is None:
             return None
-        hurried = run.deadline is not None
+        hurried = run.clock.deadline is not None
         try:
             texts = collection.bank_texts()
             if not texts:
@@ -288,23 +261,13 @@ class _Model:
 class _Run:
     """What one call of ``score`` has come to. ``subjects`` are the hits', ``waiting`` is distinct and best first."""
 
-    deadline: float | None
+    clock: Clock
     subjects: list[Subject | None]
     waiting: list[Subject] = field(default_factory=list)
     rows: dict[bytes, Halves] = field(default_factory=dict)
     unread: dict[bytes, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    n_read: int = 0
     notes: list[str] = field(default_factory=list)
     failure: str = ""
-
-    @property
-    def pace(self) -> float:
-        """Seconds a hit; 0 while none was encoded."""
-        return self.seconds / self.n_read if self.n_read else 0.0
-
-    def is_late(self) -> bool:
-        return self.deadline is not None and time.perf_counter() > self.deadline
 
     def around_zero(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Less their mean, for pictures and texts each."""
