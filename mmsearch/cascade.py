@@ -10,13 +10,15 @@ from typing import TypeGuard
 import numpy as np
 
 from mmsearch.errors import InvalidInput
+from mmsearch.fusion import reciprocal_ranks
 from mmsearch.protocols import Collection, Reranker, Scorer
-from mmsearch.rerank.stage import Stage, fuse, noted
+from mmsearch.rerank.stage import ALONE, Stage, fuse, noted
 from mmsearch.types import Hit, Query, Signal
 from mmsearch.vectors import SCORE_DECIMALS
 
 RETRIEVAL = "vectors"
 """The name under which hits carry their score and rank from before the first stage."""
+FUSIONS = ("scores", "ranks")
 N_CANDIDATES = 100
 
 
@@ -47,6 +49,10 @@ class Cascade:
     budget_ms
         Milliseconds for all stages together. Later ones score as many hits as fit, best first, or are left out, and
         notes say so. None: no limit.
+    fusion
+        ``scores``: each stage adds its weighted values, so that it may outweigh others where it is sure. ``ranks``: in
+        the end the retrieval's order and those of the stages' own values are fused by reciprocal ranks; then scales
+        make no difference, and a step's weight (1 if it has none) counts its order that many times.
     quiet
         Whether stages that do not apply to a query are passed over in silence. That is right for a default, not for
         stages that somebody asked for.
@@ -58,7 +64,12 @@ class Cascade:
     """
 
     def __init__(
-        self, stages: Sequence[Reranker | Scorer | Step], *, budget_ms: float | None = None, quiet: bool = False
+        self,
+        stages: Sequence[Reranker | Scorer | Step],
+        *,
+        budget_ms: float | None = None,
+        fusion: str = "scores",
+        quiet: bool = False,
     ) -> None:
         if isinstance(stages, str) or not isinstance(stages, Sequence):
             raise InvalidInput(f"expected a list of stages, got {type(stages).__name__}")
@@ -68,7 +79,10 @@ class Cascade:
             raise InvalidInput(f"expected stages of different names, got {', '.join(names)}")
         if budget_ms is not None and not (_is_number(budget_ms) and budget_ms >= 0):
             raise InvalidInput(f"expected a budget of at least 0 milliseconds or None, got {budget_ms!r}")
+        if fusion not in FUSIONS:
+            raise InvalidInput(f"expected a fusion of {', '.join(FUSIONS)}, got {fusion!r}")
         self.budget_ms = budget_ms
+        self.fusion = fusion
         self.quiet = quiet
         self.notes: tuple[str, ...] = ()
         """What every hit is told besides."""
@@ -108,7 +122,7 @@ class Cascade:
         return other
 
     def _like(self, steps: Sequence[Step], budget_ms: float | None) -> Cascade:
-        other = Cascade(steps, budget_ms=budget_ms, quiet=self.quiet)
+        other = Cascade(steps, budget_ms=budget_ms, fusion=self.fusion, quiet=self.quiet)
         other.notes, other._unprepared = self.notes, self._unprepared
         return other
 
@@ -139,7 +153,7 @@ class Cascade:
             if head:
                 head = self._run(step, query, head, end, slopes or {})
                 ordered = head + list(_below(tail, head[-1].score, step.stage.name))
-        return ordered
+        return _by_ranks(ordered, self.steps) if self.fusion == "ranks" else ordered
 
     def _run(
         self, step: Step, query: Query, hits: list[Hit], end: float | None, slopes: Mapping[str, float]
@@ -157,6 +171,23 @@ class Cascade:
             return fuse(hits, signal, name, _weight_of(step), [slopes.get(hit.field, 1.0) for hit in hits])
         except Exception as error:  # whatever a model does, the search has an answer
             return _left(hits, name, f"{name}: failed, the order before it stands: {_one_line(error)}")
+
+
+def _by_ranks(hits: Sequence[Hit], steps: Sequence[Step]) -> list[Hit]:
+    """The hits by the reciprocal ranks of the retrieval and of each stage's own values, under the name ``fusion``."""
+    by_id = {hit.item.id: hit for hit in hits}
+    rankings, weights = [sorted(by_id, key=lambda id: by_id[id].ranks[RETRIEVAL])], [1.0]
+    for step in steps:
+        name = step.stage.name
+        scored = [id for id, hit in by_id.items() if name in hit.scores]
+        rankings.append(sorted(scored, key=lambda id: (-by_id[id].scores[name], id)))
+        weights.append(1.0 if step.weight is None or step.weight == ALONE else step.weight)
+    fused = []
+    for rank, (id, score) in enumerate(reciprocal_ranks(rankings, weights), start=1):
+        hit, score = by_id[id], round(score, SCORE_DECIMALS)
+        scores, ranks = {**hit.scores, "fusion": score}, {**hit.ranks, "fusion": rank}
+        fused.append(_changed(hit, score=score, rank=rank, scores=scores, ranks=ranks))
+    return fused
 
 
 def _checked(stage: Reranker | Scorer | Step) -> Step:

@@ -85,6 +85,28 @@ def test_a_step_overrules_the_weight_and_the_number_of_its_stage(hits):
     assert order(Cascade([Step(stage, weight=1, n=4)]).rerank(RED, hits)) == "bcda"
 
 
+def test_by_ranks_the_scale_of_a_stage_makes_no_difference(hits):
+    orders = []
+    for scale in (1.0, 1000.0):
+        stage = Says({id: scale * value for id, value in {"a": 0.0, "b": 0.1, "c": 0.2, "d": 0.3}.items()})
+        orders.append(order(Cascade([Step(stage, weight=2)], fusion="ranks").rerank(RED, hits)))
+    assert orders == ["dcba"] * 2
+
+
+def test_by_ranks_a_hit_that_two_orders_put_first_is_first_and_scores_are_sums_of_reciprocal_ranks(hits):
+    stages = [Says({"c": 2.0, "d": 1.0}, "one"), Says({"c": 1.0}, "two")]
+    after = Cascade(stages, fusion="ranks").rerank(RED, hits)
+    assert order(after) == "cdab"
+    assert after[0].score == pytest.approx(1 / 63 + 1 / 61 + 1 / 61, abs=1e-5)
+    assert after[0].ranks["fusion"] == 1
+    assert [hit.score for hit in after] == sorted((hit.score for hit in after), reverse=True)
+
+
+def test_an_unknown_fusion_is_refused():
+    with pytest.raises(InvalidInput, match="expected a fusion of scores, ranks, got 'magic'"):
+        Cascade([], fusion="magic")
+
+
 def test_hits_that_a_stage_did_not_see_stay_behind_those_it_saw(hits):
     stage = Says({"a": -5.0, "b": -6.0, "c": 9.0, "d": 9.0})
     after = Cascade([Step(stage, n=2)]).rerank(RED, hits)

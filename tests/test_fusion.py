@@ -2,13 +2,12 @@
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsearch.errors import InvalidInput
-from mmsearch.fusion import reciprocal_ranks, standardised, weighted_sum
+from mmsearch.fusion import reciprocal_ranks
 
 RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), max_size=5)
 SOURCES = st.lists(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-100, 100)), max_size=5)
@@ -71,72 +70,3 @@ def test_wrong_rankings_are_refused(arguments):
 
 
 # By scores ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_document_that_a_source_does_not_hold_gets_its_lowest_score():
-    fused = weighted_sum([{"a": 1.0, "b": -2.0}, {"c": 5.0}], [1.0, 1.0])
-    assert fused == [("a", 6.0), ("b", 3.0), ("c", 3.0)]
-
-
-def test_an_empty_source_gives_nothing():
-    assert weighted_sum([{"a": 1.0, "b": 2.0}, {}], [0.5, 9.0]) == [("b", 1.0), ("a", 0.5)]
-    assert weighted_sum([], []) == weighted_sum([{}], [1.0]) == []
-
-
-@given(SOURCES, st.randoms())
-def test_the_order_of_the_sources_makes_no_difference(sources, random):
-    weighted = [(source, number - 1.5) for number, source in enumerate(sources)]
-    shuffled = random.sample(weighted, len(weighted))
-    straight = weighted_sum([source for source, _ in weighted], [weight for _, weight in weighted])
-    assert straight == weighted_sum([source for source, _ in shuffled], [weight for _, weight in shuffled])
-    assert straight == sorted(straight, key=lambda pair: (-pair[1], pair[0]))
-
-
-@given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-100, 100)))
-def test_one_source_of_weight_1_keeps_its_scores(source):
-    assert dict(weighted_sum([source], [1.0])) == source
-
-
-@pytest.mark.parametrize(
-    ("scores", "weights"),
-    [([{"a": 1.0}], []), ([{"a": 1.0}], [math.inf]), ([{"a": math.nan}], [1.0]), ([{"a": math.inf}], [1.0])],
-)
-def test_wrong_scores_are_refused(scores, weights):
-    with pytest.raises(InvalidInput, match="expected"):
-        weighted_sum(scores, weights)
-
-
-# On one scale -------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.one_of(st.floats(), st.just(math.nan)), max_size=20))
-def test_finite_values_get_zero_mean_and_unit_variance_and_the_rest_stays(values):
-    given_values = np.array(values, dtype=np.float64)
-    result = standardised(given_values)
-    finite = np.isfinite(given_values)
-    np.testing.assert_array_equal(result[~finite], given_values[~finite])
-    assert np.isfinite(result[finite]).all()
-    if finite.any():
-        assert result[finite].mean() == pytest.approx(0, abs=1e-9)
-        assert result[finite].var() == pytest.approx(1, abs=1e-9) or not result[finite].any()
-
-
-def test_the_order_stays_and_the_input_is_not_touched():
-    values = np.random.default_rng(0).normal(3, 7, (4, 5)).astype(np.float32)
-    before = values.copy()
-    result = standardised(values)
-    assert result.dtype == np.float64
-    np.testing.assert_array_equal(np.argsort(result, axis=None), np.argsort(values, axis=None))
-    np.testing.assert_allclose(result, (values - values.mean()) / values.std(), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(values, before)
-
-
-@pytest.mark.parametrize("values", [[0.1] * 7, [1e308] * 3, [5], [0, 0]])
-def test_equal_values_become_zeros(values):
-    np.testing.assert_array_equal(standardised(np.array(values)), np.zeros(len(values)))
-
-
-def test_values_at_the_ends_of_the_range_stay_finite():
-    np.testing.assert_allclose(standardised(np.array([-1.7e308, 1.7e308])), [-1, 1])
-    assert standardised(np.array([])).shape == (0,)
-    np.testing.assert_array_equal(standardised(np.array([np.nan, np.inf])), [np.nan, np.inf])
