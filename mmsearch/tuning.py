@@ -24,9 +24,9 @@ from mmsearch.overlap import batches
 from mmsearch.profile import Profile, build, check_names
 from mmsearch.queries import as_query
 from mmsearch.ranking import N_NAMED
-from mmsearch.rerank.stage import ALONE, Stage
+from mmsearch.rerank.stage import ALONE, Stage, unscored
 from mmsearch.rerank.words import WordMatch
-from mmsearch.types import Hit, Progress, Query, Report
+from mmsearch.types import Hit, Progress, Query, Report, Signal
 from mmsearch.vectors import SCORE_DECIMALS
 
 DEPTH = 10
@@ -119,6 +119,17 @@ def reciprocal(ranks: Ranks) -> Floats:
     return np.where(ranks <= DEPTH, 1.0 / ranks, 0.0)
 
 
+class _Silent(Stage):
+    """Changes nothing; but queries that are reranked are remembered with their vectors, for all stages to come."""
+
+    name = "silent"
+    n = 1
+
+    def score(self, query: Query, hits: Sequence[Hit], deadline: float | None = None) -> Signal:
+        """No value for any hit."""
+        return unscored(len(hits), "silent")
+
+
 def collect(
     engine: Engine,
     judged: Judged,
@@ -139,7 +150,7 @@ def collect(
     InvalidInput
         If no query can be asked, or none has candidates.
     """
-    rerank = Cascade([Step(WordMatch(), weight=0.0)], quiet=True) if named else False
+    rerank = Cascade([Step(WordMatch() if named else _Silent(), weight=0.0)], quiet=True)
     n = max(n, WordMatch.n) + N_NAMED if named else n
     known = Answers(engine, judged)
     queries, found = [], []

@@ -51,7 +51,7 @@ def test_a_bank_without_a_query_is_refused_and_the_one_before_stays(filled, text
 
 @pytest.mark.parametrize("texts", [["red", 7], [None], [b"red"], b"red"])
 def test_queries_that_are_no_str_are_refused(filled, texts):
-    with pytest.raises(InvalidInput, match="expected (a list of queries as a bank|queries of a bank as str)"):
+    with pytest.raises(InvalidInput, match=r"expected (a list of queries as a bank|queries of a bank as str)"):
         filled.set_bank(texts)
 
 

@@ -5,6 +5,7 @@ import importlib.util
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 
 from mmsearch import Engine, Item, Query
 from mmsearch.cascade import Cascade, Step
+from mmsearch.rerank.cross import EmbeddedCross
 from mmsearch.rerank.function import FunctionReranker
 from mmsearch.rerank.hubness import Hubness
 from mmsearch.rerank.late import LateInteraction
 from mmsearch.rerank.regions import Regions
+from mmsearch.rerank.second import SecondEncoder
 from mmsearch.rerank.stage import Stage
 from mmsearch.rerank.words import WordMatch
 
@@ -33,12 +36,22 @@ def by_length(query, items):
     return [len(item.text or "") or np.nan for item in items]
 
 
+@cache
+def load_quadrants():
+    spec = importlib.util.spec_from_file_location("quadrants", Path(__file__).with_name("quadrants.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 STAGES = {
     "hubness": lambda: [Hubness()],
     "regions": lambda: [Regions()],
     "corrected regions": lambda: [Regions(corrected=True)],
     "late": lambda: [LateInteraction()],
     "words": lambda: [WordMatch()],
+    "second": lambda: [SecondEncoder(load_quadrants().QuadrantEncoder(seed=1))],
+    "cross, in a store without the joint model's cells": lambda: [EmbeddedCross()],
     "function": lambda: [FunctionReranker(by_length)],
     "somebody else's": lambda: [Backwards()],
     "few": lambda: [Step(LateInteraction(), n=5)],
@@ -68,10 +81,7 @@ QUERIES = (
 @pytest.fixture(scope="module")
 def quadrants():
     """The module ``tests/quadrants.py``."""
-    spec = importlib.util.spec_from_file_location("quadrants", Path(__file__).with_name("quadrants.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_quadrants()
 
 
 @pytest.fixture(scope="module")

@@ -313,6 +313,13 @@ def test_a_picture_that_cannot_be_opened_asks_for_nothing(filled_engine, folder,
     assert np.count_nonzero(ranks == NOWHERE) == 1
 
 
+def test_queries_are_encoded_once_for_all_stages(filled_engine, folder, encoder):
+    judged = read_judged(folder, IMAGE_TO_IMAGE)
+    before = encoder.pictures_read
+    tune(filled_engine, judged, ["regions"])
+    assert encoder.pictures_read == before + len(judged.queries)
+
+
 def test_a_picture_is_no_candidate_for_itself(filled_engine, folder):
     judged = read_judged(folder, IMAGE_TO_IMAGE)
     pool = collect(filled_engine, judged, n=20)
