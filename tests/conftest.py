@@ -23,11 +23,21 @@ def _own_places(tmp_path_factory):
 @pytest.fixture(scope="session")
 def toy():
     """The module ``tests/toy.py``."""
-    if "toy" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
-        sys.modules["toy"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["toy"])
-    return sys.modules["toy"]
+    return _module("toy")
+
+
+@pytest.fixture(scope="session")
+def quadrants():
+    """The module ``tests/quadrants.py``."""
+    return _module("quadrants")
+
+
+def _module(name):
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Late interaction: each word looks for its cell; and where it is found, as a map."""
 
-import importlib.util
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,6 @@ from mmsearch.rerank.late import LateInteraction, by_word, heat
 from mmsearch.types import Words
 
 GALLERY = Path(__file__).parents[1] / "assets" / "gallery" / "images.zip"
-
-
-@pytest.fixture(scope="module")
-def quadrants():
-    """The module ``tests/quadrants.py``."""
-    spec = importlib.util.spec_from_file_location("quadrants", Path(__file__).with_name("quadrants.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """Searching with everything: reranking by default and by choice, budgets, candidates, variety, sorting, filters."""
 
 import gc
-import importlib.util
 import threading
 import weakref
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,15 +16,6 @@ from mmsearch.rerank.function import FunctionReranker
 from mmsearch.rerank.hubness import Hubness
 from mmsearch.rerank.late import LateInteraction
 from mmsearch.rerank.regions import Regions
-
-
-@pytest.fixture(scope="module")
-def quadrants():
-    """The module ``tests/quadrants.py``."""
-    spec = importlib.util.spec_from_file_location("quadrants", Path(__file__).with_name("quadrants.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

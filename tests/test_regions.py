@@ -1,8 +1,6 @@
 """Regions: several views of a picture have a say, and the best one is shown."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,15 +23,6 @@ MOSAICS = {
     "bottom left": "blue green red yellow",
     "bottom right": "blue green yellow red",
 }
-
-
-@pytest.fixture(scope="module")
-def quadrants():
-    """The module ``tests/quadrants.py``."""
-    spec = importlib.util.spec_from_file_location("quadrants", Path(__file__).with_name("quadrants.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(params=[True, False], ids=["closer", "not closer"])

@@ -1,12 +1,10 @@
 """What every stage of a cascade promises, whatever it goes by: to add one, put it into ``STAGES``."""
 
 import copy
-import importlib.util
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,21 +34,13 @@ def by_length(query, items):
     return [len(item.text or "") or np.nan for item in items]
 
 
-@cache
-def load_quadrants():
-    spec = importlib.util.spec_from_file_location("quadrants", Path(__file__).with_name("quadrants.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 STAGES = {
     "hubness": lambda: [Hubness()],
     "regions": lambda: [Regions()],
     "corrected regions": lambda: [Regions(corrected=True)],
     "late": lambda: [LateInteraction()],
     "words": lambda: [WordMatch()],
-    "second": lambda: [SecondEncoder(load_quadrants().QuadrantEncoder(seed=1))],
+    "second": lambda: [SecondEncoder(sys.modules["quadrants"].QuadrantEncoder(seed=1))],
     "cross, in a store without the joint model's cells": lambda: [EmbeddedCross()],
     "function": lambda: [FunctionReranker(by_length)],
     "somebody else's": lambda: [Backwards()],
@@ -76,12 +66,6 @@ QUERIES = (
     "id of a text",
     "vector",
 )
-
-
-@pytest.fixture(scope="module")
-def quadrants():
-    """The module ``tests/quadrants.py``."""
-    return load_quadrants()
 
 
 @pytest.fixture(scope="module")
