@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,17 @@ def test_noise_foretells_no_negative_time(ms):
     assert growth.at(1_000_000) >= 0
 
 
+def test_bounds_hold_what_the_noise_leaves_open():
+    sizes = [125, 250, 500, 1_000]
+    sure = Growth.of(sizes, [3.0 + 0.01 * n for n in sizes])
+    assert sure.between(100_000) == pytest.approx((1_003, 1_003))
+    noisy = Growth.of(sizes, [22.0, 14.0, 17.0, 24.0])
+    assert noisy.low == 0
+    low, high = noisy.between(100_000)
+    assert low < 30 < noisy.at(100_000) < high
+    assert np.isinf(Growth.of([100, 200], [1.0, 2.0]).high)
+
+
 def test_one_size_gives_no_growth():
     growth = Growth.of([12], [4.0])
     assert (growth.start, growth.per_item, growth.exponent) == (4.0, 0.0, 0.0)
@@ -122,7 +134,7 @@ def test_advice_on_joint_models_and_encoders():
         row("embedding", "third", mini=same),
     ]
     said = advise(rows)
-    assert "80 s a query and " in said[0]
+    assert "80 s a query; over 100,000 items, extrapolated, " in said[0]
     assert "is better than vectors alone by 10.0 points" in said[0]
     assert "is worse than the cascade by 10.0 points" in said[1]
     assert "not significantly different from the cascade" in said[2]
@@ -147,7 +159,7 @@ def many(unique):
     ids = tuple(f"{unique.ids[at]} {n}" for n, at in enumerate(chosen))
     part = unique.part(chosen)
     qrels = {id: unique.qrels[unique.ids[at]] for id, at in zip(ids, chosen, strict=True)}
-    return type(part)(part.task, part.items, part.field, part.queries, ids, part.groups, qrels, part.about)
+    return replace(part, ids=ids, qrels=qrels)
 
 
 def test_queries_become_fewer_first_then_items(many):
@@ -306,6 +318,15 @@ def test_what_cannot_be_read_is_said(pictures, encoder):
     assert any("could not be added, the first:" in note for note in found.notes)
 
 
+def test_a_query_that_cannot_be_asked_counts_as_unanswered(unique, encoder, oracle):
+    first = "x" * 5_000
+    judged = replace(unique, queries=(first, *unique.queries[1:]))
+    arms = by_arm(compare(judged, encoders=[encoder], joint=oracle(judged)))
+    assert arms["joint"].measures["R@1"].value == pytest.approx(35 / 36)
+    with pytest.raises(InvalidInput, match="expected queries that can be asked"):
+        compare(replace(unique, queries=(first,) * 36), encoders=[encoder], joint=oracle(unique))
+
+
 def test_a_dataset_of_broken_pictures_is_refused(pictures, encoder):
     for file in pictures.glob("*.png"):
         file.write_bytes(b"no picture")
@@ -336,6 +357,7 @@ def test_json_is_plain_and_whole(unique, encoder, oracle):
         assert set(its["measures"]) >= {"R@1", "R@5", "R@10", "MRR@10"}
         assert set(its["measures"]["R@1"]) == {"value", "low", "high"}
         assert set(its["growth"]["extrapolated_ms"]) == {"100000", "1000000"}
+        assert set(its["growth"]["extrapolated_ms"]["100000"]) == {"value", "low", "high"}
     assert set(found["rows"][1]["against"]["embedding"]) == {"value", "low", "high", "p"}
 
 
@@ -406,8 +428,8 @@ def ask(capsys, monkeypatch):
 
 
 def test_the_command_prints_one_json_object_and_writes_the_plot(ask, gallery, tmp_path):
-    code, out, _ = ask(gallery, "--json", "--out", tmp_path / "plot.png", "--seconds", 60)
-    assert code == 0
+    code, out, err = ask(gallery, "--json", "--out", tmp_path / "plot.png", "--seconds", 60)
+    assert code == 0, err
     found = json.loads(out)
     assert [row["arm"] for row in found["rows"]] == ["embedding", "cascade", "joint"]
     assert {row["encoder"] for row in found["rows"]} == {"mini"}
@@ -422,7 +444,7 @@ def test_the_command_prints_one_json_object_and_writes_the_plot(ask, gallery, tm
 
 def test_the_command_prints_tables_and_advice(ask, gallery):
     code, out, err = ask(gallery, "--joint", "none", "--queries", 4)
-    assert code == 0
+    assert code == 0, err
     assert "4 queries over 6" in out
     for part in ("R@1 against", "one-time ms/item", "per 1,000 items", "* extrapolated", "the cascade"):
         assert part in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from mmsearch.cli import options
 from mmsearch.cli.evaluating import BankOption, Dataset, Label, Qrels, Queries, Task
 
 if TYPE_CHECKING:
-    from mmsearch.comparing import Comparison, Row
+    from mmsearch.comparing import Comparison, Growth, Row
     from mmsearch.metrics import Interval
     from mmsearch.rerank.stage import Stage
 
@@ -112,7 +113,7 @@ def show(found: Comparison, plot: Path | None = None) -> None:
     out.print(quality)
     out.print()
     out.print(costs)
-    out.print("* extrapolated\n")
+    out.print("* extrapolated, with the 95% interval of the growth\n")
     for sentence in found.advice:
         out.print(sentence, markup=False, soft_wrap=True)
     for note in found.notes:
@@ -134,7 +135,7 @@ def _costs(row: Row) -> list[str]:
     from mmsearch.comparing.plotting import formula
 
     assert row.growth is not None
-    far = [duration(row.growth.at(n)) for n in (100_000, 1_000_000)]
+    far = [_foretold(row.growth, n) for n in (100_000, 1_000_000)]
     return [
         f"{row.one_time_ms or 0.0:.1f}",
         duration(row.ms_per_query or 0.0),
@@ -142,3 +143,10 @@ def _costs(row: Row) -> list[str]:
         *far,
         f"{row.bytes_per_item or 0.0:,.0f}",
     ]
+
+
+def _foretold(growth: Growth, n: int) -> str:
+    from mmsearch.comparing import duration
+
+    low, high = growth.between(n)
+    return f"{duration(growth.at(n))} ({duration(low)} to {duration(high) if isfinite(high) else '?'})"

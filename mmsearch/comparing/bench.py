@@ -13,12 +13,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from mmsearch.bank import Bank
+from mmsearch.cascade import N_CANDIDATES
 from mmsearch.comparing.joint import Exhausted, Plan, exhaust, measure_cost, plan
 from mmsearch.comparing.values import CASCADE, EMBEDDING, JOINT, MEASURE, Growth, Row, duration
 from mmsearch.encoding import FieldEncoder
 from mmsearch.engine import Engine
 from mmsearch.errors import InvalidInput
-from mmsearch.evaluation import DEPTH, Evaluation, bank_for, run
+from mmsearch.evaluation import DEPTH, Evaluation, ask, bank_for, run
 from mmsearch.judged import TEXT_TO_IMAGE, Judged
 from mmsearch.metrics import Difference
 from mmsearch.metrics import compare as difference
@@ -175,7 +176,7 @@ class Bench:
         for n in [*chosen[:_WARM], *chosen]:
             for arm, its in taken.items():
                 start = time.perf_counter()
-                engine.search(judged.queries[n], DEPTH, field=judged.field, rerank=arm == CASCADE)
+                ask(engine, [judged.queries[n]], DEPTH, judged.field, arm == CASCADE)
                 its.append(1000 * (time.perf_counter() - start))
         for arm, its in taken.items():
             self._times.setdefault(arm, {})[len(engine)] = median(its[min(_WARM, len(chosen)) :])
@@ -201,12 +202,21 @@ class Bench:
         for arm, spaces in self._spaces.items():
             held = spaces - self._spaces[EMBEDDING] if arm == JOINT else spaces
             size = sum(rows[name] * widths[name][0] * np.dtype(widths[name][1]).itemsize for name in held)
-            growth = Growth.of(list(self._times[arm]), list(self._times[arm].values())) if arm in self._times else None
+            growth = self._growth(arm) if arm in self._times else None
             once = self._indexing(spaces) if held else 0.0
             if arm == JOINT and exhausted is not None:
                 growth, once = exhausted.growth, once + exhausted.item_ms
             costs[arm] = _Costs(once, size / len(engine), growth)
         return costs
+
+    def _growth(self, arm: str) -> Growth:
+        """Of the cascade from that size on at which it has as many candidates as it wants, if sizes are left then."""
+        times = self._times[arm]
+        full = {size: ms for size, ms in times.items() if arm != CASCADE or size >= N_CANDIDATES}
+        if len(full) < min(2, len(times)):
+            self.notes.append(f"the cascade reranks up to {N_CANDIDATES} items: with so few, it seems to grow more")
+            full = times
+        return Growth.of(list(full), list(full.values()))
 
     def _indexing(self, spaces: frozenset[str]) -> float:
         """Milliseconds an item to index a few into a new store with these spaces."""

@@ -6,16 +6,18 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.comparing.values import Growth
 from mmsearch.engine import Engine
+from mmsearch.evaluation import ask, check_any
 from mmsearch.judged import Judged
 from mmsearch.overlap import batches
 from mmsearch.queries import as_query
-from mmsearch.rerank.stage import ALONE, Stage
+from mmsearch.rerank.stage import ALONE, Stage, unscored
 from mmsearch.types import Hit, Item, Progress, Query, Report, Signal
 
 LEAST = 100
@@ -96,8 +98,21 @@ def plan(judged: Judged, cost: Cost, seconds: float, seed: int = 0) -> Plan:
 
 
 def everything(engine: Engine, judged: Judged) -> list[Hit]:
-    """All items that can be found, as hits; identical pictures are one."""
-    return engine.search(judged.queries[0], max(1, len(engine)), field=judged.field, rerank=False, exact=True)
+    """All items that can be found, as hits; identical pictures are one.
+
+    Raises
+    ------
+    InvalidInput
+        If no query can be asked.
+    """
+    failed = {}
+    for id, query in zip(judged.ids, judged.queries, strict=True):
+        (found,) = ask(engine, [query], max(1, len(engine)), judged.field, False)
+        if not isinstance(found, str):
+            return found
+        failed[id] = found
+    check_any(failed, judged)
+    return []
 
 
 class Exhausted(Stage):
@@ -128,8 +143,10 @@ class Exhausted(Stage):
     def score(self, query: Query, hits: Sequence[Hit], deadline: float | None = None) -> Signal:
         """The numbers of these pairs."""
         asked = query.text if query.text is not None else query.image
-        row = self._values[self._rows[asked]]  # type: ignore[index]  # only judged queries are asked
-        return Signal(row[[self._columns[hit.item.id] for hit in hits]])
+        row = self._rows.get(asked) if isinstance(asked, str | Path) else None
+        if row is None:
+            return unscored(len(hits), f"{self.name}: was not asked this")
+        return Signal(self._values[row, [self._columns[hit.item.id] for hit in hits]])
 
 
 def exhaust(engine: Engine, stage: Stage, judged: Judged, report: Report | None = None) -> Exhausted:

@@ -14,6 +14,7 @@ _MARKERS = "osD^vPX*"
 """By encoder."""
 _GAP = 0.085
 """Between the middles of two labels, as a part of the height."""
+_ASIDE = 1.07
 _BEYOND = 10
 """Fitted lines go on to so many times the largest size that was measured."""
 
@@ -62,28 +63,30 @@ def plot(comparison: Comparison, file: Path) -> None:
 
 def _draw_quality(axes: Any, comparison: Comparison) -> None:  # noqa: ANN401 matplotlib has no types
     rows = comparison.rows
-    times = [_ms(row, rows) for row in rows]
-    for row, ms in zip(rows, times, strict=True):
+    # Beside each other, the intervals of an arm over everything and over a sample can be told apart.
+    points = [(_ms(row, rows) * (_ASIDE if row.sample else 1), 100 * row.measures[MEASURE].value) for row in rows]
+    for row, (x, y) in zip(rows, points, strict=True):
         found, colour = row.measures[MEASURE], _COLOURS[row.arm]
         axes.errorbar(
-            ms, 100 * found.value, [[100 * (found.value - found.low)], [100 * (found.high - found.value)]],
+            x, y, [[y - 100 * found.low], [100 * found.high - y]],
             marker=_marker(row, rows), markersize=8, color=colour, capsize=3, elinewidth=1.2,
             markerfacecolor="white" if row.sample else colour,
         )  # fmt: skip
     ends = [100 * end for row in rows for end in (row.measures[MEASURE].low, row.measures[MEASURE].high)]
     spare = max(0.12 * (max(ends) - min(ends)), 1.0)
-    axes.set_ylim(min(ends) - spare, max(ends) + spare)
-    axes.set_xlim(min(times) / 1.6, max(times) * (max(times) / min(times)) ** 0.45 * 2.5)
-    points = [(ms, 100 * row.measures[MEASURE].value) for row, ms in zip(rows, times, strict=True)]
-    texts = [f"{_name(row, rows)}\n{y:.1f}%, {duration(x)}" for row, (x, y) in zip(rows, points, strict=True)]
-    _label(axes, points, texts, [_COLOURS[row.arm] for row in rows])
-    axes.set_xlabel("ms a query (log)")
+    axes.set_ylim(max(min(ends) - spare, -2), min(max(ends) + spare, 102))
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    room = max(last / first, 4) ** 0.75  # three tenths of the width on either side, for labels
+    axes.set_xlim(first / room, last * room)
+    texts = [
+        f"{_name(row, rows)}\n{y:.1f}%, {duration(_ms(row, rows))}" for row, (_, y) in zip(rows, points, strict=True)
+    ]
+    _label(axes, points, texts, rows, left=(EMBEDDING,))
     axes.set_ylabel(f"{MEASURE}, % with 95% interval")
+    axes.set_title("Quality against time", fontsize=11, loc="left")
     sample = next((row for row in rows if row.sample), None)
-    title = "Quality against time"
-    if sample is not None:
-        title += f"\nhollow: the sample that the joint model can afford, {sample.extent}"
-    axes.set_title(title, fontsize=10, loc="left")
+    hollow = f"\nhollow: a sample, {sample.extent} (time: over all)" if sample else ""
+    axes.set_xlabel(f"ms a query over {comparison.items:,} items (log){hollow}")
 
 
 def _draw_growth(axes: Any, comparison: Comparison) -> None:  # noqa: ANN401
@@ -96,47 +99,59 @@ def _draw_growth(axes: Any, comparison: Comparison) -> None:  # noqa: ANN401
         axes.plot(growth.sizes, growth.ms, _marker(row, comparison.rows), color=colour, markersize=6)
         for start, end, style in ((growth.sizes[0], growth.sizes[-1], "-"), (growth.sizes[-1], far, ":")):
             x = [start * (end / start) ** (n / 40) for n in range(41)]
-            axes.plot(x, [max(growth.at(int(n)), 1e-4) for n in x], style, color=colour, linewidth=1.4)
+            axes.plot(x, [max(growth.at(n), 1e-4) for n in x], style, color=colour, linewidth=1.4)
     least = min(growth.sizes[0] for _, growth in growths)
-    axes.set_xlim(least / 1.4, far * (far / least) ** 0.5)
+    axes.set_xlim(least / 1.4, far * (far / least) ** 0.6)
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.3, high * 1.3)
     points = [(far, max(growth.at(far), 1e-4)) for _, growth in growths]
     texts = [f"{_name(row, comparison.rows)}\n{formula(growth)}" for row, growth in growths]
-    _label(axes, points, texts, [_COLOURS[row.arm] for row in rows])
-    axes.set_xlabel("items (log)")
+    _label(axes, points, texts, rows)
+    axes.set_xlabel("items (log)\ndotted: extrapolated")
     axes.set_ylabel("ms a query (log)")
-    axes.set_title("Time against the size of the collection\ndotted: extrapolated", fontsize=10, loc="left")
+    axes.set_title("Time against the size of the collection", fontsize=11, loc="left")
 
 
 def formula(growth: Growth) -> str:
     """The fitted line in words.
 
-    >>> formula(Growth((1, 2), (3.5, 3.9), 3.1, 0.0004, 0.1))
+    >>> formula(Growth.of([1_000, 2_000], [3.5, 3.9]))
     '3.1 ms + 0.40 ms per 1,000 items'
     """
     return f"{duration(growth.start)} + {duration(1000 * growth.per_item)} per 1,000 items"
 
 
-def _label(axes: Any, points: Sequence[tuple[float, float]], texts: Sequence[str], colours: Sequence[str]) -> None:  # noqa: ANN401
-    """Write beside each point, moved up or down where two labels would touch."""
+def _label(
+    axes: Any,  # noqa: ANN401
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    rows: Sequence[Row],
+    left: Sequence[str] = (),
+) -> None:
+    """Write beside each point, moved up where two labels would touch; arms in ``left`` have theirs on that side."""
     places = [axes.transAxes.inverted().transform(axes.transData.transform(point)) for point in points]
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[bool, float, float]] = []
     for n in sorted(range(len(points)), key=lambda n: float(places[n][1])):
         x, y = (float(value) for value in places[n])
-        near = [there for left, there in taken if abs(left - x) < 0.3]
-        y = min(max([y, *(there + _GAP for there in near)]), 1.0)
-        taken.append((x, y))
+        on_left = rows[n].arm in left
+        near = [height for side, at, height in taken if side == on_left and abs(at - x) < 0.3]
+        height = min(max([y, *(other + _GAP for other in near)]), 1.0)
+        taken.append((on_left, x, height))
+        moved = height - y > _GAP / 2
         axes.annotate(
-            texts[n], points[n], (x + 0.025, y), textcoords="axes fraction", va="center", fontsize=8.5,
-            color=colours[n], annotation_clip=False,
+            texts[n], points[n], (x - 0.025 if on_left else x + 0.025, height), textcoords="axes fraction",
+            ha="right" if on_left else "left", va="center", fontsize=8.5, color=_COLOURS[rows[n].arm],
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": _COLOURS[rows[n].arm], "linewidth": 0.5} if moved else None,
         )  # fmt: skip
 
 
 def _ms(row: Row, rows: Sequence[Row]) -> float:
-    """A row's time; that of its arm over everything where it has none of its own."""
-    of_arm = (one.ms_per_query for one in rows if (one.encoder, one.arm) == (row.encoder, row.arm) and one.ms_per_query)
-    return max(next(of_arm, 0.0), 1e-4)
+    """A row's time over all items, by its arm's line where that was measured over fewer."""
+    arm = next(one for one in rows if (one.encoder, one.arm) == (row.encoder, row.arm) and one.growth is not None)
+    assert arm.growth is not None
+    over_all = arm.ms_per_query if arm.items == arm.total else arm.growth.at(arm.total)
+    return max(over_all or 0.0, 1e-4)
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ FAR = (100_000, 1_000_000)
 """Collection sizes for which times are foretold."""
 MEASURE = "R@1"
 """What arms are compared by."""
+_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45)
+"""Student's t at 97.5%, by degrees of freedom from 1 on."""
 _NAMES = {EMBEDDING: "vectors alone", CASCADE: "the cascade", JOINT: "the joint model alone"}
 
 
@@ -23,13 +26,16 @@ _NAMES = {EMBEDDING: "vectors alone", CASCADE: "the cascade", JOINT: "the joint 
 class Growth:
     """Milliseconds a query at several collection sizes, and the line through them: ``start + per_item * n``.
 
-    ``exponent`` is the slope on logarithmic axes: 0 is no growth, 1 growth in proportion.
+    ``low`` and ``high`` bound the slope, with 95% confidence; they are 0 and infinity where too few sizes were
+    measured to tell. ``exponent`` is the slope on logarithmic axes: 0 is no growth, 1 growth in proportion.
     """
 
     sizes: tuple[int, ...]
     ms: tuple[float, ...]
     start: float
     per_item: float
+    low: float
+    high: float
     exponent: float
 
     @classmethod
@@ -51,15 +57,26 @@ class Growth:
         if len(set(sizes)) > 1:
             slope, start = (float(value) for value in np.polyfit(x, y, 1))
             exponent = float(np.polyfit(np.log(x), np.log(np.maximum(y, 1e-6)), 1)[0])
+        off = math.inf
+        if len(sizes) > 2:
+            rest = float(((y - start - slope * x) ** 2).sum()) / (len(x) - 2)
+            off = _T[min(len(x) - 2, len(_T)) - 1] * math.sqrt(rest / float(((x - x.mean()) ** 2).sum()))
+        low, high = max(slope - off, 0.0), max(slope + off, 0.0)
         if slope < 0:
             slope, start = 0.0, float(y.mean())
         elif start < 0:
             slope, start = float((x * y).sum() / (x * x).sum()), 0.0
-        return cls(tuple(sizes), tuple(ms), start, slope, exponent)
+        return cls(tuple(sizes), tuple(ms), start, slope, min(low, slope), max(high, slope), exponent)
 
-    def at(self, n: int) -> float:
+    def at(self, n: float) -> float:
         """Milliseconds a query over n items, by the line."""
         return self.start + self.per_item * n
+
+    def between(self, n: float) -> tuple[float, float]:
+        """Bounds of ``at``, by those of the slope; infinity where that is not known."""
+        middle = sum(self.sizes) / len(self.sizes)
+        low, high = (self.at(middle) + slope * (n - middle) for slope in (self.low, self.high))
+        return max(low, 0.0), high
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +109,22 @@ class Row:
         return f"{self.queries:,} queries over {among} items"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; times at sizes that were not measured are under ``extrapolated_ms``."""
+        """Plain values, None for what is not known; ``extrapolated_ms`` has times at sizes that were not measured."""
         plain = asdict(self)
         if self.growth is not None:
-            plain["growth"]["extrapolated_ms"] = {str(n): self.growth.at(n) for n in FAR}
+            plain["growth"]["high"] = _known(self.growth.high)
+            plain["growth"]["extrapolated_ms"] = {str(n): _foretold(self.growth, n) for n in FAR}
         return plain
+
+
+def _foretold(growth: Growth, n: int) -> dict[str, float | None]:
+    low, high = growth.between(n)
+    return {"value": growth.at(n), "low": low, "high": _known(high)}
+
+
+def _known(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +172,11 @@ def advise(rows: Sequence[Row]) -> tuple[str, ...]:
 def duration(ms: float) -> str:
     """Milliseconds in the unit that people would use.
 
-    >>> duration(0.34), duration(12.3), duration(83_000), duration(7_200_000)
-    ('0.34 ms', '12 ms', '83 s', '2.0 hours')
+    >>> duration(0.34), duration(12.3), duration(83_000), duration(300_000), duration(7_200_000)
+    ('0.34 ms', '12 ms', '83 s', '5.0 min', '2.0 h')
     """
-    for size, unit in ((3_600_000, "hours"), (1_000, "s")):
-        if ms >= size:
+    for size, least, unit in ((3_600_000, 7_200_000, "h"), (60_000, 180_000, "min"), (1_000, 1_000, "s")):
+        if ms >= least:
             return f"{_short(ms / size)} {unit}"
     return f"{_short(ms)} ms"
 
@@ -172,7 +200,7 @@ def _on_joint(row: Row, rows: Sequence[Row]) -> str:
     name = CASCADE if CASCADE in row.against else EMBEDDING
     gain, other = row.against[name], _NAMES[name]
     where = f"{row.extent}, {duration(row.ms_per_query or 0.0)} a query"
-    far = f" and {duration(row.growth.at(FAR[0]))} over {FAR[0]:,} (extrapolated)" if row.growth else ""
+    far = f"; over {FAR[0]:,} items, extrapolated, {duration(row.growth.at(FAR[0]))}" if row.growth else ""
     if not gain.significant:
         verdict = f"is not significantly different from {other} ({_interval(gain)}): leave it out"
     elif gain.value < 0:
