@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 
 from mmsearch import Engine
 from mmsearch.cascade import N_CANDIDATES
-from mmsearch.evaluation import bank_for, place, read_bank, without
 from mmsearch.judged import IMAGE_TO_TEXT, Judged, read_judged
+from mmsearch.judgedbanks import bank_for, read_bank, without
 from mmsearch.metrics import compare, interval
 from mmsearch.profile import build
 from mmsearch.rerank import regions
 from mmsearch.rerank.stage import Stage
+from mmsearch.testbed import place
 from mmsearch.tuning import Pool, collect, folds_of, held_out, reciprocal, score
 
 FLOOR, GOAL = {"R@1": 34.3, "R@10": 76.4}, {"R@1": 35.0, "R@10": 77.0}

@@ -15,8 +15,7 @@ from mmsearch.errors import EncoderMismatch, InvalidInput
 from mmsearch.filling import ingest_all, reindex
 from mmsearch.filters import Filter
 from mmsearch.info import Info, collect
-from mmsearch.profile import SETTING as PROFILE
-from mmsearch.profile import Profile
+from mmsearch.profile import SETTINGS, Profile
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, stored_vectors
 from mmsearch.ranking import Ranker, Rerank, SearchOptions
@@ -304,9 +303,11 @@ class Engine:
             return self._ranker.collection.set_bank(texts, source, progress)
 
     def set_profile(self, profile: Profile | None) -> None:
-        """Rerank by these stages and weights from now on, as ``mmsearch tune`` does; None: by the default ones."""
+        """Rerank queries of the profile's kind by it from now on, as ``mmsearch tune`` does; None: forget them all."""
+        kinds = tuple(SETTINGS) if profile is None else (profile.kind,)
         with self._store.writing(), self._store.catalog.transaction():
-            self._store.catalog.set_setting(PROFILE, None if profile is None else profile.to_json())
+            for kind in kinds:
+                self._store.catalog.set_setting(SETTINGS[kind], None if profile is None else profile.to_json())
 
     def heat_map(self, text: str, id: str) -> dict[str, NDArray[np.float32]]:
         """Where each word of a text is found in an item's picture: (rows, columns) cosines by word.

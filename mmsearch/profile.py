@@ -19,11 +19,11 @@ from mmsearch.rerank.second import SecondEncoder
 from mmsearch.rerank.stage import Stage
 from mmsearch.rerank.words import WordMatch
 
-SETTING = "profile"
-"""The setting under which a store keeps its profile."""
+SETTINGS = {"text": "profile-text", "picture": "profile-picture"}
+"""The settings under which a store keeps its profiles, by kind of query."""
 STAGES = ("hubness", "regions", "late", "cross", "second", "words")
 """In the order in which they run."""
-KINDS = ("text", "picture")
+KINDS = tuple(SETTINGS)
 """What a query resembles."""
 DEFAULT = ("hubness", "regions", "late")
 """What the committed benchmark supports (``benchmarks/cascade.py``)."""
@@ -139,9 +139,10 @@ def default_cascade(collection: Collection, kind: str = "text") -> Cascade:
 def _can(name: str, collection: Collection, kind: str) -> bool:
     if name == "hubness":
         return collection.has_bank(kind)
-    fields = collection.fields
-    # A picture asks for texts with its own views and cells; for pictures nothing was measured to help.
-    asks_texts = kind == "picture" and "text" in fields and "picture" not in fields
-    if name == "late" and collection.encoder_name != "mini":
-        return False  # untrained projections of other encoders' patches are for an evaluation to choose
-    return asks_texts or (kind == "text" and {"regions": "regions", "late": "cells"}[name] in fields)
+    space = {"regions": "regions", "late": "cells"}[name]
+    if kind == "picture":
+        # A picture asks for texts with views of its own. Late interaction would have to read each candidate's text, for
+        # a gain that was not significant; and for pictures that ask for pictures nothing was measured to help.
+        return name == "regions" and "text" in collection.fields and "picture" not in collection.fields
+    # Untrained projections of other encoders' patches are for an evaluation to choose.
+    return space in collection.fields and (name != "late" or collection.encoder_name == "mini")

@@ -15,7 +15,7 @@ from mmsearch.diversify import mmr, near_duplicates
 from mmsearch.errors import InvalidInput, StoreDamaged
 from mmsearch.filters import Filter, parse
 from mmsearch.overlap import batches
-from mmsearch.profile import KINDS, SETTING, Profile, default_cascade
+from mmsearch.profile import KINDS, SETTINGS, Profile, default_cascade
 from mmsearch.protocols import Encoder, Reranker
 from mmsearch.queries import QueryLike, Resolved, as_query, resolve
 from mmsearch.rerank.stage import text_of
@@ -166,24 +166,21 @@ class Ranker:
         with self._store.reading() as view:
             usual = self._usual
             if usual is None or usual[0] != view.generation:
-                cascades = {kind: default_cascade(self.collection, kind) for kind in KINDS}
-                try:
-                    profile = self._profile(view)
-                except StoreDamaged as error:  # a search goes on by the defaults, and its hits say why
-                    cascades = {kind: cascade.noting(str(error)) for kind, cascade in cascades.items()}
-                else:
-                    cascades |= {profile.kind: profile.cascade()} if profile else {}
+                cascades = {kind: self._usual_cascade(view, kind) for kind in KINDS}
                 for cascade in cascades.values():
                     cascade.prepare(self.collection)
                 usual = self._usual = (view.generation, cascades)
         return usual[1]
 
-    def _profile(self, view: View) -> Profile | None:
-        """The store's profile, if it has one for its encoder."""
-        stored = self._store.catalog.setting(SETTING)
-        profile = Profile.from_json(stored) if stored else None
+    def _usual_cascade(self, view: View, kind: str) -> Cascade:
+        default = default_cascade(self.collection, kind)
+        stored = self._store.catalog.setting(SETTINGS[kind])
+        try:
+            profile = Profile.from_json(stored) if stored else None
+        except StoreDamaged as error:  # a search goes on by the default, and its hits say why
+            return default.noting(str(error))
         fingerprint = view.encoder.fingerprint if view.encoder else ""
-        return profile if profile is not None and profile.encoder == fingerprint else None
+        return profile.cascade() if profile is not None and profile.encoder == fingerprint else default
 
     def _reranked(
         self, view: View, cascade: Cascade, asked: _Asked, found: list[list[Hit]], field: str | None

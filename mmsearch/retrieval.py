@@ -185,14 +185,15 @@ class Retriever:
             copies.setdefault(row[5], []).append(row)
         if any(candidate.key not in rows for candidate in flat):
             raise StoreDamaged("the catalog contradicts itself about an item's picture: run `mmsearch doctor`")
+        items = {key: item_of(row) for key, row in rows.items()}
         return [
             [
                 Hit(
-                    item=item_of(rows[candidate.key]),
+                    item=items[candidate.key],
                     score=round(candidate.score, SCORE_DECIMALS),
                     rank=rank,
                     copies=tuple(
-                        item_of(row) for row in copies.get(candidate.content or b"", ()) if row[0] != candidate.key
+                        items[row[0]] for row in copies.get(candidate.content or b"", ()) if row[0] != candidate.key
                     ),
                     field=candidate.field,
                 )

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from mmsearch import Engine, InvalidInput, Item, PictureError, StoreError
-from mmsearch.evaluation import bank_for, bank_pictures, place, read_bank, run, without
+from mmsearch.evaluation import run
 from mmsearch.judged import IMAGE_TO_IMAGE, IMAGE_TO_TEXT, TASKS, read_judged
+from mmsearch.judgedbanks import bank_for, bank_pictures, read_bank, without
 from mmsearch.profile import Profile, build
 from mmsearch.rerank.stage import Stage
+from mmsearch.testbed import place
 from mmsearch.types import Hit, Signal
 
 SOME = ("red disc", "blue disc", "green square", "yellow triangle")

@@ -11,7 +11,7 @@ import pytest
 from mmsearch import Engine, Item, Query
 from mmsearch.cascade import Cascade, Step
 from mmsearch.errors import InvalidInput
-from mmsearch.profile import SETTING, Profile
+from mmsearch.profile import SETTINGS, Profile
 from mmsearch.rerank.function import FunctionReranker
 from mmsearch.rerank.hubness import Hubness
 from mmsearch.rerank.late import LateInteraction
@@ -42,7 +42,7 @@ def rich(quadrants, tmp_path):
 
 def set_profile(engine, profile):
     with engine._store.writing(), engine._store.catalog.transaction():
-        engine._store.catalog.set_setting(SETTING, profile if isinstance(profile, str) else profile.to_json())
+        engine._store.catalog.set_setting(SETTINGS["text"], profile if isinstance(profile, str) else profile.to_json())
 
 
 def stages_of(hits):
@@ -349,7 +349,7 @@ def test_a_damaged_profile_stops_no_search_and_the_hits_say_so(engine, toy, text
     plain = engine.search("a red disc", rerank=False)
     store = engine.ranker.collection._store
     with store.writing(), store.catalog.transaction():
-        store.catalog.set_setting("profile", text)
+        store.catalog.set_setting(SETTINGS["text"], text)
     hits = engine.search("a red disc")
     assert toy.ids(hits) == toy.ids(plain)
     assert all("mmsearch tune" in hit.notes[0] for hit in hits)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli import FOUND_NOTHING, options
+from mmsearch.cli.comparing import compare
 from mmsearch.cli.evaluating import bank, evaluate, tune
 from mmsearch.cli.searching import search, similar
 
@@ -28,6 +29,7 @@ app.command()(search)
 app.command()(similar)
 app.command("eval")(evaluate)
 app.command()(tune)
+app.command()(compare)
 app.command()(bank)
 
 Spaces = Annotated[

@@ -82,8 +82,9 @@ def evaluate(
     counts as 0.
     """
     from mmsearch.cli.output import print_json, progress, show_evaluation
-    from mmsearch.evaluation import check_fair, place, run
+    from mmsearch.evaluation import check_fair, run
     from mmsearch.judged import read_judged
+    from mmsearch.testbed import place
 
     _check_choice(no_rerank, stages)
     names = _names(stages)
@@ -107,7 +108,7 @@ def evaluate(
     if json:
         print_json(found.to_json())
     else:
-        show_evaluation(found, added)
+        show_evaluation(found)
 
 
 def tune(
@@ -128,8 +129,10 @@ def tune(
     one is given, is kept in the store as well.
     """
     from mmsearch.cli.output import print_json, progress, show_tuned
-    from mmsearch.evaluation import check_fair, place, read_bank, without
+    from mmsearch.evaluation import check_fair
     from mmsearch.judged import read_judged
+    from mmsearch.judgedbanks import read_bank, without
+    from mmsearch.testbed import place
     from mmsearch.tuning import tune as fit
 
     names = _names(stages)
@@ -167,7 +170,7 @@ def bank(
     """Tell the store what people ask, a thousand queries or more, so that pictures near to everything stand back."""
     from mmsearch.cli.output import out, print_json, progress
     from mmsearch.errors import InvalidInput
-    from mmsearch.evaluation import read_bank
+    from mmsearch.judgedbanks import read_bank
 
     if (source is None) is not forget:
         raise InvalidInput("expected a file or dataset with queries, or --forget")
@@ -226,8 +229,8 @@ def _check_file(file: Path | None) -> None:
 
 def _bank_of(judged: Judged, source: Path | None) -> Sequence[str] | Sequence[Path] | None:
     """What is left of a bank without what is evaluated; refused if that is nothing, before anything is indexed."""
-    from mmsearch.evaluation import bank_pictures, read_bank, without
     from mmsearch.judged import TEXT_TO_IMAGE
+    from mmsearch.judgedbanks import bank_pictures, read_bank, without
 
     if source is None:
         return None
@@ -266,7 +269,7 @@ def _use_banks(
 ) -> None:
     """The bank that is named; else the store's own, without the evaluated queries."""
     from mmsearch.bank import encode_bank
-    from mmsearch.evaluation import encode_for, left_of
+    from mmsearch.judgedbanks import encode_for, left_of
 
     if bank is not None and source is not None:
         engine.ranker.use_banks(encode_for(engine, bank, source, report))

@@ -170,10 +170,8 @@ def report_json(report: AddReport, items: int) -> dict[str, Any]:
     }
 
 
-def show_evaluation(found: Evaluation, added: AddReport) -> None:
+def show_evaluation(found: Evaluation) -> None:
     """How good the answers were, for people."""
-    if added.failed:
-        print_report(added)
     stages = ", ".join(found.stages) or "vectors alone"
     out.print(f"{found.task}: {len(found.scores.queries)} queries among {found.n_items} items; {stages}", markup=False)
     table = Table("measure", "value", "95% interval", box=None, pad_edge=False)
@@ -195,6 +193,9 @@ def show_tuned(tuned: Tuned) -> None:
         verdict = "kept" if trial.kept else "left out"
         table.add_row(trial.name, f"{100 * gain.value:+.2f}", interval, f"{gain.p:.4f}", verdict, weight)
     out.print(table)
+    for trial in tuned.trials:
+        if trial.note:
+            err.print(f"{trial.name}: {trial.note}", markup=False, soft_wrap=True)
     for name, ranks in (("before", tuned.before), ("after", tuned.after)):
         recalls = " / ".join(f"{100 * float((ranks <= k).mean()):.1f}" for k in (1, 5, 10))
         out.print(f"{name:6} R@1/5/10 {recalls}, held out")

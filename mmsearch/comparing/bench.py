@@ -19,8 +19,9 @@ from mmsearch.comparing.values import CASCADE, EMBEDDING, JOINT, MEASURE, Growth
 from mmsearch.encoding import FieldEncoder
 from mmsearch.engine import Engine
 from mmsearch.errors import InvalidInput
-from mmsearch.evaluation import DEPTH, Evaluation, ask, bank_for, run
+from mmsearch.evaluation import DEPTH, Evaluation, ask, run
 from mmsearch.judged import TEXT_TO_IMAGE, Judged
+from mmsearch.judgedbanks import bank_for
 from mmsearch.metrics import Difference
 from mmsearch.metrics import compare as difference
 from mmsearch.profile import build
