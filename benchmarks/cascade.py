@@ -37,7 +37,6 @@ from mmsearch.testbed import place
 from mmsearch.tuning import Pool, collect, folds_of, held_out, reciprocal, score
 
 FLOOR, GOAL = {"R@1": 34.3, "R@10": 76.4}, {"R@1": 35.0, "R@10": 77.0}
-BANK = 12_000
 DEPTHS = (1, 5, 10)
 Ranks = NDArray[np.int64]
 
@@ -56,9 +55,8 @@ def main() -> None:
     judged = read_judged(options.data).sampled(options.queries)
     with place(judged, options.store, stages=names) as (engine, _):
         texts = without(read_bank(options.bank), judged)
-        chosen = np.linspace(0, len(texts) - 1, min(BANK, len(texts))).astype(np.int64)
-        engine.set_bank([texts[n] for n in chosen], source=options.bank.name)
-        asked = f"{len(judged.queries)} captions, bank of {len(chosen)}"
+        n_bank = engine.set_bank(texts, source=options.bank.name)
+        asked = f"{len(judged.queries)} captions, bank of {n_bank}"
         print(f"{options.data.name}: {len(engine)} pictures, {asked}", flush=True)
         results["text to picture"] = quality(engine, judged, names)
         results["cost"] = cost(engine, judged, names)

@@ -289,7 +289,7 @@ class Engine:
         Returns
         -------
         int
-            How many distinct queries are kept, at most 30,000.
+            How many distinct queries are kept, at most 20,000.
 
         Raises
         ------

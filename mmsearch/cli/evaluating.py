@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mmsearch.engine import Engine
     from mmsearch.evaluation import Evaluation
     from mmsearch.judged import Judged
-    from mmsearch.ranking import Rerank
     from mmsearch.types import AddReport, Report
 
 Dataset = Annotated[
@@ -30,12 +29,6 @@ BankOption = Annotated[
         "--bank",
         help="Queries of the kind that people ask, for hubness: a text file, one a line, or another dataset folder.",
         show_default=False,
-    ),
-]
-Stages = Annotated[
-    str | None,
-    typer.Option(
-        "--stages", help="hubness, regions, late, cross, second, words; separated by commas.", show_default=False
     ),
 ]
 Qrels = Annotated[
@@ -63,7 +56,7 @@ def evaluate(
     ] = None,
     task: Task = "text-to-image",
     no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Vectors alone.")] = False,
-    stages: Stages = None,
+    stages: options.Stages = None,
     bank: BankOption = None,
     qrels: Qrels = None,
     label: Label = None,
@@ -86,9 +79,9 @@ def evaluate(
     from mmsearch.judged import read_judged
     from mmsearch.testbed import place
 
-    _check_choice(no_rerank, stages)
-    names = _names(stages)
-    rerank = _rerank(no_rerank, names, second)
+    names = options.names_of(no_rerank, stages)
+    _check_second(names, second)
+    rerank = options.rerank_of(no_rerank, stages, second)
     _check_file(run_file)
     judged = read_judged(dataset.expanduser(), task, qrels=qrels, label=label).sampled(queries)
     check_fair(names, judged)
@@ -115,7 +108,7 @@ def tune(
     dataset: Dataset,
     store: Annotated[Path, typer.Option("--store", help="The store that gets the profile.")],
     task: Task = "text-to-image",
-    stages: Stages = None,
+    stages: options.Stages = None,
     bank: BankOption = None,
     qrels: Qrels = None,
     label: Label = None,
@@ -135,7 +128,7 @@ def tune(
     from mmsearch.testbed import place
     from mmsearch.tuning import tune as fit
 
-    names = _names(stages)
+    names = options.names_of(False, stages)
     _check_second(names, second)
     _check_tuned(task, names, bank)
     judged = read_judged(dataset.expanduser(), task, qrels=qrels, label=label).sampled(queries)
@@ -182,31 +175,15 @@ def bank(
         out.print(f"{n} queries in the bank" if n else "no bank any more")
 
 
-def _check_choice(no_rerank: bool, stages: str | None) -> None:
-    from mmsearch.errors import InvalidInput
-
-    if no_rerank and stages is not None:
-        raise InvalidInput("expected --no-rerank or --stages, got both")
-
-
-def _names(stages: str | None) -> list[str]:
-    from mmsearch.errors import InvalidInput
-    from mmsearch.profile import check_names
-
-    names = [name.strip() for name in (stages or "").split(",") if name.strip()]
-    if stages is not None and not names:
-        raise InvalidInput("expected names of stages after --stages, got none: leave it out, or use --no-rerank")
-    return list(check_names(names))
-
-
 def _check_second(names: list[str], second: str | None) -> None:
     """Refuse a stage without its encoder, and an encoder without its stage, before anything is indexed."""
     from mmsearch.errors import InvalidInput
+    from mmsearch.profile import build
 
     if second is not None and "second" not in names:
         raise InvalidInput(f"expected --second with the stage that uses it, got --second {second!r} without --stages …")
     if names:
-        _stages(names, second)
+        build(names, _options(second))
 
 
 def _check_tuned(task: str, names: list[str], bank: Path | None) -> None:
@@ -239,17 +216,6 @@ def _bank_of(judged: Judged, source: Path | None) -> Sequence[str] | Sequence[Pa
 
 def _options(second: str | None) -> dict[str, Any]:
     return {"second": second} if second else {}
-
-
-def _stages(names: list[str], second: str | None) -> Rerank:
-    from mmsearch.profile import build
-
-    return build(names, _options(second))
-
-
-def _rerank(no_rerank: bool, names: list[str], second: str | None) -> Rerank:
-    _check_second(names, second)
-    return False if no_rerank else _stages(names, second) if names else True
 
 
 def _possible(engine: Engine, judged: Judged) -> list[str]:
