@@ -37,7 +37,13 @@ ROWS = [
     {"id": "recipe", "text": "how to bake bread with rye flour", "year": 2020, "price": 3},
     {"id": "manual", "text": "repairing the brakes of a bicycle", "year": 2024, "price": 9},
 ]
-HIT_KEYS = {"rank", "score", "id", "path", "text", "metadata", "copies"}
+HIT_KEYS = {"rank", "score", "id", "path", "text", "metadata", "copies"} | {
+    "scores",
+    "ranks",
+    "region",
+    "words",
+    "notes",
+}
 REPORT_KEYS = {"added", "changed", "unchanged", "moved", "removed", "failed", "items"}
 COMMANDS = sorted(typer.main.get_command(app).commands)
 

@@ -12,6 +12,7 @@ import mmsearch
 from mmsearch import Engine, Hit, Item, Query
 from mmsearch.cli.app import app
 from mmsearch.encoders.registry import MODELS
+from mmsearch.profile import STAGES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mmsearch"
@@ -30,7 +31,7 @@ def command_lines():
     for line in re.findall(r"(?:^|`)mmsearch ([a-z][^`\n#]*)", README, re.MULTILINE):
         bare = re.sub(r"\"[^\"]*\"", "", line)
         for part in re.split(r"&&", bare):
-            found.append((part.split()[0], re.findall(r"(?<![\w-])--?[a-z]+", part)))
+            found.append((part.split()[0], re.findall(r"(?<![\w-])--?[a-z]+(?:-[a-z]+)*", part)))
     return found
 
 
@@ -59,9 +60,13 @@ def test_every_exit_code_of_the_readme_is_the_programs():
         assert re.search(rf"{number} (the |a )?{word}", README)
 
 
+def test_every_stage_is_in_the_readme():
+    assert re.findall(r"^\| `([a-z]+)` \|[^|]*\|[^|]*\|$", README, re.MULTILINE)[: len(STAGES)] == list(STAGES)
+
+
 def test_every_encoder_that_the_readme_recommends_is_in_the_registry_with_those_terms():
     rows = re.findall(r"^\| `([^`]+)`([^|]*)\|([^|]*)\|([^|]*)\|$", README, re.MULTILINE)
-    encoders = {name: terms for name, _, _, terms in rows if not name.startswith("mmsearch")}
+    encoders = {name: terms for name, _, _, terms in rows if not name.startswith("mmsearch") and name not in STAGES}
     assert len(encoders) >= 3
     assert set(encoders) <= set(MODELS)
     for name, terms in encoders.items():
