@@ -45,9 +45,11 @@ bench: .venv/.installed-bench
 	$(BIN)/python benchmarks/index.py
 	$(BIN)/python benchmarks/engine.py
 	@if [ -d "$(QUALITY_DATA)" ]; then $(BIN)/python benchmarks/quality.py --data "$(QUALITY_DATA)"; \
+	$(BIN)/python benchmarks/cascade.py --data "$(QUALITY_DATA)" --bank "$(BANK_DATA)" --cross; \
 	else echo "quality: name a captioned dataset folder with QUALITY_DATA=..."; fi
 
 QUALITY_DATA ?= ../shared/data/flickr8k-dev
+BANK_DATA ?= ../shared/data/flickr8k-train
 
 ci: test lint notebooks
 

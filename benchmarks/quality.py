@@ -1,4 +1,4 @@
-"""Recall of text to picture and picture to text on a captioned dataset folder, through the engine.
+"""Recall of text to picture and picture to text on a captioned dataset folder, by vectors alone, through the engine.
 
 ::
 
@@ -50,7 +50,7 @@ def text_to_picture(store: Path, encoder: str, entries: Sequence[Entry]) -> list
     with Engine.open(store, encoder, spaces=["picture"]) as engine:
         engine.add(Item(id=entry.id, path=entry.path) for entry in entries)
         queries = [(caption, entry.id) for entry in entries for caption in entry.metadata["captions"]]
-        found = engine.search_many([caption for caption, _ in queries], max(DEPTHS), field="picture")
+        found = engine.search_many([caption for caption, _ in queries], max(DEPTHS), field="picture", rerank=False)
         # Identical pictures are one hit; either of them is the answer.
         answers = [[{hit.item.id, *(copy.id for copy in hit.copies)} for hit in hits] for hits in found]
         return recalls(answers, [right for _, right in queries])
@@ -64,7 +64,8 @@ def picture_to_text(store: Path, encoder: str, entries: Sequence[Entry]) -> list
             for entry in entries
             for number, caption in enumerate(entry.metadata["captions"])
         )
-        found = engine.search_many([entry.path for entry in entries if entry.path], max(DEPTHS), field="text")
+        pictures = [entry.path for entry in entries if entry.path]
+        found = engine.search_many(pictures, max(DEPTHS), field="text", rerank=False)
         answers = [[{str(hit.item.metadata["of"])} for hit in hits] for hits in found]
         return recalls(answers, [entry.id for entry in entries])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypedDict
 
@@ -28,6 +28,8 @@ from mmsearch.vectors import check_k
 Rerank: TypeAlias = bool | Cascade | Sequence[Reranker | Step]
 """True: the store's tuned cascade, or the default one; False: none; or the stages themselves."""
 
+OTHER = "other"
+"""Queries of neither kind, such as vectors and items: no stage is usual for them."""
 _BATCH = 64
 """Queries that are retrieved together; their words stay in the encoder's memory until they are reranked."""
 N_NAMED = 50
@@ -52,18 +54,33 @@ class SearchOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The queries of one kind in a batch, and their places there."""
+    """Queries of a batch that one cascade reranks, and their places there."""
 
-    kind: str
     places: tuple[int, ...]
     queries: list[Query]
     resolved: Resolved
 
     @classmethod
-    def of(cls, kind: str, batch: Sequence[Query], resolved: Resolved) -> _Asked:
-        places = tuple(n for n, one in enumerate(resolved.kinds) if one == kind)
-        its = Resolved(resolved.vectors[list(places)], (kind,) * len(places))
-        return cls(kind, places, [batch[n] for n in places], its)
+    def by_kind(
+        cls, batch: Sequence[Query], resolved: Resolved, cascades: Mapping[str, Cascade]
+    ) -> Iterator[tuple[str, _Asked]]:
+        """The queries by their kind; those that are neither words nor one picture by ``OTHER``, where that is one."""
+        kinds = [
+            OTHER if OTHER in cascades and not _is_plain(query, kind) else kind
+            for query, kind in zip(batch, resolved.kinds, strict=True)
+        ]
+        for kind in dict.fromkeys(kinds):
+            places = tuple(n for n, one in enumerate(kinds) if one == kind)
+            its = Resolved(resolved.vectors[list(places)], tuple(resolved.kinds[n] for n in places))
+            yield kind, cls(places, [batch[n] for n in places], its)
+
+
+def _is_plain(query: Query, kind: str) -> bool:
+    """Whether the usual stages were measured for such queries: with words in them, or one picture."""
+    terms = list(query.terms())
+    if kind == "picture":
+        return len(terms) == 1 and terms[0].image is not None
+    return any(term.text is not None for term in terms)
 
 
 class Ranker:
@@ -95,7 +112,10 @@ class Ranker:
         k = check_k(k)
         _check_variety(diversity, collapse)
         checked = [as_query(query) for query in queries]
-        cascades = {kind: self.cascade(rerank, budget_ms, kind) for kind in KINDS}
+        if rerank is True:
+            cascades = {kind: self.cascade(True, budget_ms, kind) for kind in KINDS} | {OTHER: Cascade([])}
+        else:
+            cascades = dict.fromkeys(KINDS, self.cascade(rerank, budget_ms))
         reranks = any(cascade.steps for cascade in cascades.values())
         least = k if n_candidates is None else max(k, check_k(n_candidates))
         least = max(least, VARIETY_POOL * k) if diversity or collapse is not None else least
@@ -105,9 +125,8 @@ class Ranker:
                 resolved = resolve(batch, self._encoder, self._store, view)
                 found: dict[int, list[Hit]] = {}
                 # A query's own cascade says how many candidates it gets, so that it is answered as if asked alone.
-                for kind in set(resolved.kinds):
+                for kind, its in _Asked.by_kind(batch, resolved, cascades):
                     wanted = 0 if n_candidates is not None else cascades[kind].n_candidates
-                    its = _Asked.of(kind, batch, resolved)
                     hits = self.retriever.search_many(
                         its.queries, max(least, wanted), where=where, field=field, exact=exact, exclude=exclude,
                         resolved=its.resolved, also=self._named(cascades[kind], its.queries, where, exclude),
@@ -187,10 +206,11 @@ class Ranker:
     ) -> list[list[Hit]]:
         if not cascade.steps and not cascade.notes:
             return found
-        slopes = self.retriever.slopes(view, asked.kind, field)
         answers = []
         for n, (query, hits) in enumerate(zip(asked.queries, found, strict=True)):
-            self.collection.remember([query], Resolved(asked.resolved.vectors[n : n + 1], (asked.kind,)))
+            kind = asked.resolved.kinds[n]
+            slopes = self.retriever.slopes(view, kind, field)
+            self.collection.remember([query], Resolved(asked.resolved.vectors[n : n + 1], (kind,)))
             # Those that full text has added may well be the last.
             its = cascade.looking_at(WordMatch.name, len(hits)) if WordMatch.name in cascade.names and hits else cascade
             answers.append(its.rerank(query, hits, slopes))
