@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -111,8 +112,8 @@ class Cascade:
         return self._like(self.steps, budget_ms)
 
     def looking_at(self, name: str, n: int) -> Cascade:
-        """The same stages, of which the one of this name scores n hits."""
-        steps = [replace(step, n=n) if step.stage.name == name else step for step in self.steps]
+        """The same stages, of which the one of this name scores n hits, unless its step says otherwise."""
+        steps = [replace(step, n=n) if step.stage.name == name and step.n is None else step for step in self.steps]
         return self._like(steps, self.budget_ms)
 
     def noting(self, note: str) -> Cascade:
@@ -145,7 +146,8 @@ class Cascade:
         slopes
             Scores per unit of cosine by field, where scores are calibrated; 1 without it.
         """
-        end = None if self.budget_ms is None else time.perf_counter() + self.budget_ms / 1000
+        endless = self.budget_ms is None or math.isinf(self.budget_ms)
+        end = None if endless else time.perf_counter() + (self.budget_ms or 0.0) / 1000
         ordered = [_entered(hit, self.notes) for hit in hits]
         for step in self.steps:
             n = _n_of(step)
@@ -266,9 +268,9 @@ def _checked_signal(signal: Signal, n: int, name: str) -> Signal:
     if infinite.any():
         notes = (*notes, f"{name}: gave infinity for {int(infinite.sum())} of {n} hits")
         values = np.where(infinite, np.float32(np.nan), values)
-    silent = not np.isfinite(values).any() and not notes and not signal.skipped
-    skipped = f"{name}: gave no number for any hit" if silent else signal.skipped
-    return Signal(values, signal.regions, signal.words, notes, skipped)
+    if not np.isfinite(values).any() and not notes and not signal.skipped:  # which is not to say that it does not apply
+        notes = (f"{name}: gave no number for any hit",)
+    return Signal(values, signal.regions, signal.words, notes, signal.skipped)
 
 
 def _reordered(name: str, answer: Sequence[Hit], hits: Sequence[Hit]) -> list[Hit]:

@@ -54,7 +54,7 @@ def _weight(known: _Known) -> int:
                 weight += term.image.width * term.image.height * len(term.image.getbands())
             case bytes():
                 weight += len(term.image)
-    return weight
+    return min(weight, REMEMBERED // 2)  # the query that is being answered is remembered, however large
 
 
 class StoreCollection:
@@ -72,7 +72,8 @@ class StoreCollection:
         self._store, self._encoder = store, encoder
         self._given = banks
         self._kept = KeptBanks(store.path / "bank")
-        self._hubs = {kind: Hubs(store.path / "indexes") for kind in ("text", "picture")}
+        # Only for the store's own bank, so that an evaluation by another one does not undo what it holds.
+        self._hubs = {"text": Hubs(store.path / "indexes" if banks is None else None), "picture": Hubs(None)}
         self._queries: Lru[_Known] = Lru(REMEMBERED, _weight)
         self._spans: dict[int, tuple[int, dict[str, tuple[int, int]]]] = {}
         self._banks: dict[tuple[str, str], Bank] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.catalog import EncoderRecord, path_of
-from mmsearch.errors import EncoderMismatch, InvalidInput
+from mmsearch.errors import EncoderMismatch, InvalidInput, MMSearchError
 from mmsearch.filling import ingest_all, reindex
 from mmsearch.filters import Filter
 from mmsearch.info import Info, collect
@@ -19,7 +20,7 @@ from mmsearch.profile import SETTINGS, Profile
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, stored_vectors
 from mmsearch.ranking import Ranker, Rerank, SearchOptions
-from mmsearch.sources import Given, open_source, source_of_root
+from mmsearch.sources import Given, Source, open_source, source_of_root
 from mmsearch.store import Store, check_fields
 from mmsearch.types import AddReport, Hit, Item, Query, Report, Vectors
 
@@ -139,7 +140,7 @@ class Engine:
         StoreBusy
             If another engine or process is writing.
         """
-        return ingest_all(self._store, lambda: self.encoder, [open_source(Path(folder))], progress)
+        return self._ingest([open_source(Path(folder))], progress)
 
     def add(self, items: Iterable[Item | Path | str], *, progress: Report | None = None) -> AddReport:
         """Add items; a bare ``Path`` is a picture, a bare ``str`` a text. An id that is there is replaced.
@@ -148,7 +149,7 @@ class Engine:
         """
         if isinstance(items, str | Path | Item):
             raise InvalidInput("expected a list of items, got a single one: put it in brackets")
-        return ingest_all(self._store, lambda: self.encoder, [Given(items)], progress)
+        return self._ingest([Given(items)], progress)
 
     def sync(self, *, progress: Report | None = None) -> AddReport:
         """Look at every folder and table again that was ever added.
@@ -157,7 +158,17 @@ class Engine:
         """
         roots = [(kind, path_of(path)) for _, kind, path in self._store.catalog.roots() if path]
         sources = [source_of_root(kind, path) for kind, path in roots]
-        return ingest_all(self._store, lambda: self.encoder, sources, progress, absent_is_failure=True)
+        return self._ingest(sources, progress, absent_is_failure=True)
+
+    def _ingest(self, sources: Sequence[Source], progress: Report | None, absent_is_failure: bool = False) -> AddReport:
+        report = ingest_all(self._store, lambda: self.encoder, sources, progress, absent_is_failure=absent_is_failure)
+        self._settle(progress)
+        return report
+
+    def _settle(self, progress: Report | None) -> None:
+        """After a change: compute what searches need of new rows, so that none has to wait for it."""
+        with suppress(MMSearchError):  # a search says in a note what is wrong
+            self._ranker.collection.prepare(progress)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Forget items. Their files stay where they are, and come back if their folder is indexed again.
@@ -192,6 +203,7 @@ class Engine:
         new = _load(encoder) if isinstance(encoder, str) else encoder
         report = reindex(self._store, new, progress)
         self._given = self._encoder = new
+        self._settle(progress)
         return report
 
     # Asking -----------------------------------------------------------------------------------------------------
@@ -309,7 +321,7 @@ class Engine:
             for kind in kinds:
                 self._store.catalog.set_setting(SETTINGS[kind], None if profile is None else profile.to_json())
 
-    def heat_map(self, text: str, id: str) -> dict[str, NDArray[np.float32]]:
+    def heat_map(self, text: str, id: str | Item | Hit) -> dict[str, NDArray[np.float32]]:
         """Where each word of a text is found in an item's picture: (rows, columns) cosines by word.
 
         Raises
@@ -321,8 +333,9 @@ class Engine:
         """
         from mmsearch.rerank.late import heat_map
 
+        its = id.item.id if isinstance(id, Hit) else id.id if isinstance(id, Item) else id
         with self._store.reading():
-            return heat_map(self._ranker.collection, text, Hit(self.get(id), score=0.0, rank=1))
+            return heat_map(self._ranker.collection, text, Hit(self.get(its), score=0.0, rank=1))
 
     def get(self, id: str) -> Item:
         """One item.

@@ -139,7 +139,7 @@ def _unasked(failed: Mapping[str, str], judged: Judged) -> list[str]:
 
 def _fair(engine: Engine, judged: Judged, rerank: Rerank) -> tuple[Cascade, list[str]]:
     """The cascade for judged queries, without a stage that would find the queries' own texts."""
-    cascade = engine.ranker.cascade(rerank, kind="text" if judged.task == TEXT_TO_IMAGE else "picture")
+    cascade = engine.ranker.cascade(rerank, kind=judged.kind)
     if WordMatch.name not in cascade.names or not judged.says_answers:
         return cascade, []
     if rerank is not True:
@@ -176,11 +176,14 @@ class Answers:
         items = list(engine.items())
         picture = judged.field == "picture"
         self.n_items = sum(item.path is not None if picture else bool(item.text) for item in items)
-        of_path = {item.path: item.id for item in judged.items if item.path is not None}
-        self._alias = {item.id: of_path[item.path] for item in items if item.path in of_path}
-        taken, ours = set(self._alias.values()), {item.id for item in judged.items}
+        paths = {item.id: item.path for item in judged.items if item.path is not None}
+        of_path = {path: id for id, path in paths.items()}
+        # One picture may be several items of a dataset, each with a caption of its own.
+        own = {item.id for item in items if item.path is not None and paths.get(item.id) == item.path}
+        self._alias = {it.id: of_path[it.path] for it in items if it.path in of_path and it.id not in own}
+        taken, ours = own | set(self._alias.values()), {item.id for item in judged.items}
         for item in items:
-            if item.id in taken and item.id not in self._alias:
+            if item.id in taken - own and item.id not in self._alias:
                 self._alias[item.id] = f"{item.id} (of another folder)"
         self._there = {self._alias.get(item.id, item.id) for item in items}
         self._others = self.n_items - len(self._there & ours)

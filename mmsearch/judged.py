@@ -15,7 +15,7 @@ from mmsearch.errors import InvalidInput
 from mmsearch.metrics import Qrels
 from mmsearch.sources import Entry, open_source
 from mmsearch.trec import read_qrels
-from mmsearch.types import Item
+from mmsearch.types import PICTURE, PICTURE_FOR_TEXTS, TEXT, Item
 
 TEXT_TO_IMAGE, IMAGE_TO_TEXT, IMAGE_TO_IMAGE = TASKS = ("text-to-image", "image-to-text", "image-to-image")
 CAPTION_FIELDS = ("captions", "caption")
@@ -56,6 +56,11 @@ class Judged:
     says_answers: bool = False
     """Whether the queries are texts of the very items that are their answers: nothing may search those texts."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What is asked with, one of ``mmsearch.types.KINDS``."""
+        return dict(zip(TASKS, (TEXT, PICTURE_FOR_TEXTS, PICTURE), strict=True))[self.task]
 
     def part(self, chosen: Sequence[int]) -> Judged:
         """Some of the queries, by their positions; all the items."""
@@ -188,15 +193,15 @@ def _captioned(entries: Sequence[Entry], dataset: Path) -> list[tuple[Entry, lis
 
 
 def _captions_to_pictures(entries: Sequence[Entry], captioned: Sequence[tuple[Entry, list[str]]]) -> Judged:
-    asked = [(f"{entry.id}#{n}", text, entry.id) for entry, texts in captioned for n, text in enumerate(texts)]
+    asked = [(f"{entry.id}#{n}", text, entry) for entry, texts in captioned for n, text in enumerate(texts)]
     return Judged(
         TEXT_TO_IMAGE,
         items=_pictures(entries),
         field="picture",
         queries=tuple(text for _, text, _ in asked),
         ids=tuple(id for id, _, _ in asked),
-        groups=tuple(of for _, _, of in asked),
-        qrels={id: {of: 1.0} for id, _, of in asked},
+        groups=_pictures_of([entry for _, _, entry in asked]),
+        qrels={id: {entry.id: 1.0} for id, _, entry in asked},
         about=(None,) * len(asked),
     )
 
@@ -210,7 +215,7 @@ def _pictures_to_captions(captioned: Sequence[tuple[Entry, list[str]]]) -> Judge
         field="text",
         queries=tuple(entry.path for entry, _ in captioned if entry.path is not None),
         ids=ids,
-        groups=ids,
+        groups=_pictures_of([entry for entry, _ in captioned]),
         qrels={entry.id: {f"{entry.id}#{n}": 1.0 for n in range(len(its))} for entry, its in captioned},
         about=(None,) * len(ids),
     )
@@ -241,7 +246,7 @@ def _from_labels(entries: Sequence[Entry], label: str | None, dataset: Path) -> 
         field="picture",
         queries=tuple(entry.path for entry in asking if entry.path is not None),
         ids=ids,
-        groups=ids,
+        groups=_pictures_of(asking),
         qrels=_SameLabel(label_of, classes, ids),
         about=ids,
     )
@@ -352,3 +357,9 @@ def _titled(entry: Entry) -> Item:
 def _pictures(entries: Sequence[Entry]) -> tuple[Item, ...]:
     """Pictures alone: what queries are made from must not be found by them."""
     return tuple(Item(id=entry.id, path=entry.path) for entry in entries if entry.path is not None)
+
+
+def _pictures_of(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """For each entry the id of the first that has the same picture: datasets may have an entry for each caption."""
+    first: dict[Path | None, str] = {}
+    return tuple(first.setdefault(entry.path, entry.id) for entry in entries)

@@ -31,6 +31,8 @@ def read_bank(source: Path) -> list[str]:
         If there are none.
     """
     source = source.expanduser()
+    if not source.exists():
+        raise InvalidInput(f"expected a bank as a text file or a dataset folder, got {source}, which does not exist")
     if _is_text_file(source):
         try:
             return distinct(source.read_text("utf-8-sig").splitlines())
@@ -77,6 +79,8 @@ def bank_pictures(judged: Judged, source: Path) -> list[Path]:
         If none is left, or the bank is of texts.
     """
     source = source.expanduser()
+    if not source.exists():
+        raise InvalidInput(f"expected a bank as a text file or a dataset folder, got {source}, which does not exist")
     if _is_text_file(source):
         raise InvalidInput(
             f"expected a dataset folder with pictures as bank for queries that are pictures, got {source}"

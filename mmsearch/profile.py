@@ -18,13 +18,12 @@ from mmsearch.rerank.regions import Regions
 from mmsearch.rerank.second import SecondEncoder
 from mmsearch.rerank.stage import Stage
 from mmsearch.rerank.words import WordMatch
+from mmsearch.types import KINDS, PICTURE, PICTURE_FOR_TEXTS, TEXT
 
-SETTINGS = {"text": "profile-text", "picture": "profile-picture"}
+SETTINGS = {TEXT: "profile-text", PICTURE: "profile-picture", PICTURE_FOR_TEXTS: "profile-picture-for-texts"}
 """The settings under which a store keeps its profiles, by kind of query."""
 STAGES = ("hubness", "regions", "late", "cross", "second", "words")
 """In the order in which they run."""
-KINDS = tuple(SETTINGS)
-"""What a query resembles."""
 DEFAULT = ("hubness", "regions", "late")
 """What the committed benchmark supports (``benchmarks/cascade.py``)."""
 
@@ -34,14 +33,14 @@ class Profile:
     """Stages with their weights and numbers of candidates, and what was measured when they were chosen.
 
     ``encoder`` is the fingerprint of the encoder they were tuned with: another one's scores have another scale.
-    ``kind`` is what was asked with, ``text`` or ``picture``.
+    ``kind`` is what was asked with, one of ``mmsearch.types.KINDS``.
     """
 
     stages: tuple[str, ...]
     weights: Mapping[str, float]
     n: Mapping[str, int]
     encoder: str = ""
-    kind: str = "text"
+    kind: str = TEXT
     options: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
 
@@ -67,8 +66,10 @@ class Profile:
             n = {str(name): int(value) for name, value in profile.n.items()}
             if profile.kind not in KINDS or not all(0 <= weight < math.inf for weight in weights.values()):
                 raise ValueError(f"kind {profile.kind!r}, weights {weights}")
-            return replace(profile, stages=stages, weights=weights, n=n)
-        except (TypeError, ValueError, AttributeError, RecursionError) as error:
+            profile = replace(profile, stages=stages, weights=weights, n=n)
+            profile.cascade()  # which refuses what no cascade can be made of
+            return profile
+        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
             advice = "make it again with `mmsearch tune`"
             raise StoreDamaged(f"the store's profile cannot be read ({error}): {advice}") from error
 
@@ -124,13 +125,13 @@ def _build(name: str, names: Sequence[str], options: Mapping[str, Any]) -> Stage
             return WordMatch()
 
 
-def default_cascade(collection: Collection, kind: str = "text") -> Cascade:
+def default_cascade(collection: Collection, kind: str = TEXT) -> Cascade:
     """The stages that the benchmark supports and that this collection has what they need for.
 
     Parameters
     ----------
     kind
-        What is asked with: ``text`` or ``picture``.
+        What is asked with, one of ``mmsearch.types.KINDS``.
     """
     names = [name for name in DEFAULT if _can(name, collection, kind)]
     return Cascade(build(names), quiet=True)
@@ -138,11 +139,11 @@ def default_cascade(collection: Collection, kind: str = "text") -> Cascade:
 
 def _can(name: str, collection: Collection, kind: str) -> bool:
     if name == "hubness":
-        return collection.has_bank(kind)
-    space = {"regions": "regions", "late": "cells"}[name]
-    if kind == "picture":
-        # A picture asks for texts with views of its own. Late interaction would have to read each candidate's text, for
-        # a gain that was not significant; and for pictures that ask for pictures nothing was measured to help.
-        return name == "regions" and "text" in collection.fields and "picture" not in collection.fields
+        return collection.has_bank("text" if kind == TEXT else "picture")
+    if kind != TEXT:
+        # A picture asks for texts with views of its own. Late interaction would have to read each candidate's text, and
+        # for pictures that ask for pictures nothing was measured to help.
+        return name == "regions" and kind == PICTURE_FOR_TEXTS
     # Untrained projections of other encoders' patches are for an evaluation to choose.
+    space = {"regions": "regions", "late": "cells"}[name]
     return space in collection.fields and (name != "late" or collection.encoder_name == "mini")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypedDict
@@ -15,14 +16,14 @@ from mmsearch.diversify import mmr, near_duplicates
 from mmsearch.errors import InvalidInput, StoreDamaged
 from mmsearch.filters import Filter, parse
 from mmsearch.overlap import batches
-from mmsearch.profile import KINDS, SETTINGS, Profile, default_cascade
+from mmsearch.profile import SETTINGS, Profile, default_cascade
 from mmsearch.protocols import Encoder, Reranker
 from mmsearch.queries import QueryLike, Resolved, as_query, resolve
 from mmsearch.rerank.stage import text_of
 from mmsearch.rerank.words import WordMatch
 from mmsearch.retrieval import Retriever, sorted_by
 from mmsearch.store import Store, View
-from mmsearch.types import Hit, Query, Vectors
+from mmsearch.types import KINDS, PICTURE, PICTURE_FOR_TEXTS, TEXT, Hit, Query, Vectors
 from mmsearch.vectors import check_k
 
 Rerank: TypeAlias = bool | Cascade | Sequence[Reranker | Step]
@@ -62,23 +63,35 @@ class _Asked:
 
     @classmethod
     def by_kind(
-        cls, batch: Sequence[Query], resolved: Resolved, cascades: Mapping[str, Cascade]
+        cls, batch: Sequence[Query], resolved: Resolved, cascades: Mapping[str, Cascade], only: str | None
     ) -> Iterator[tuple[str, _Asked]]:
-        """The queries by their kind; those that are neither words nor one picture by ``OTHER``, where that is one."""
-        kinds = [
-            OTHER if OTHER in cascades and not _is_plain(query, kind) else kind
-            for query, kind in zip(batch, resolved.kinds, strict=True)
-        ]
+        """The queries by their kind; those that are neither words nor one picture by ``OTHER``, where that is one.
+
+        Parameters
+        ----------
+        only
+            The field that is searched, if it is only one.
+        """
+        kinds = []
+        for query, kind in zip(batch, resolved.kinds, strict=True):
+            asks_texts = kind == PICTURE and only == "text"
+            usual = OTHER not in cascades or _is_plain(query, kind)
+            kinds.append(OTHER if not usual else PICTURE_FOR_TEXTS if asks_texts else kind)
         for kind in dict.fromkeys(kinds):
             places = tuple(n for n, one in enumerate(kinds) if one == kind)
             its = Resolved(resolved.vectors[list(places)], tuple(resolved.kinds[n] for n in places))
             yield kind, cls(places, [batch[n] for n in places], its)
 
 
+def _only(view: View, field: str | None) -> str | None:
+    """The field that is searched, if it is only one."""
+    return field or (view.held[0] if len(view.held) == 1 else None)
+
+
 def _is_plain(query: Query, kind: str) -> bool:
     """Whether the usual stages were measured for such queries: with words in them, or one picture."""
     terms = list(query.terms())
-    if kind == "picture":
+    if kind == PICTURE:
         return len(terms) == 1 and terms[0].image is not None
     return any(term.text is not None for term in terms)
 
@@ -91,6 +104,8 @@ class Ranker:
         self.retriever = Retriever(store, encoder)
         self.collection = StoreCollection(store, encoder)
         self._usual: tuple[int, dict[str, Cascade]] | None = None
+        self._made: dict[str, tuple[tuple[object, ...], Cascade]] = {}
+        self._usual_lock = threading.Lock()
 
     def search_many(
         self,
@@ -125,7 +140,7 @@ class Ranker:
                 resolved = resolve(batch, self._encoder, self._store, view)
                 found: dict[int, list[Hit]] = {}
                 # A query's own cascade says how many candidates it gets, so that it is answered as if asked alone.
-                for kind, its in _Asked.by_kind(batch, resolved, cascades):
+                for kind, its in _Asked.by_kind(batch, resolved, cascades, _only(view, field)):
                     wanted = 0 if n_candidates is not None else cascades[kind].n_candidates
                     hits = self.retriever.search_many(
                         its.queries, max(least, wanted), where=where, field=field, exact=exact, exclude=exclude,
@@ -154,9 +169,9 @@ class Ranker:
     def use_banks(self, banks: Mapping[str, Bank] | None) -> None:
         """Correct by these banks, by kind of query, instead of the store's own; None: by the store's own again."""
         self.collection = StoreCollection(self._store, self._encoder, banks)
-        self._usual = None
+        self._usual, self._made = None, {}
 
-    def cascade(self, rerank: Rerank, budget_ms: float | None = None, kind: str = "text") -> Cascade:
+    def cascade(self, rerank: Rerank, budget_ms: float | None = None, kind: str = TEXT) -> Cascade:
         """The cascade that is meant for queries of a kind, ready to be used.
 
         Raises
@@ -173,7 +188,10 @@ class Ranker:
         elif isinstance(rerank, Sequence) and not isinstance(rerank, str):
             cascade = Cascade(rerank)
         else:
-            raise InvalidInput(f"expected rerank as True, False, a Cascade or a list of stages, got {rerank!r}")
+            raise InvalidInput(
+                f"expected rerank as True, False, a Cascade or a list of stages, got {rerank!r}: "
+                "put a single stage in brackets"
+            )
         if budget_ms is not None:
             cascade = cascade.within(budget_ms)
         if rerank is not True:
@@ -181,15 +199,29 @@ class Ranker:
         return cascade
 
     def _usual_cascades(self) -> dict[str, Cascade]:
-        """The store's tuned cascade if it was tuned for this encoder, else the default ones; by kind of query."""
-        with self._store.reading() as view:
+        """The store's tuned cascade if it was tuned for this encoder, else the default ones; by kind of query.
+
+        They are made anew only when that of which they are made changes, since stages hold models and caches.
+        """
+        with self._usual_lock, self._store.reading() as view:
             usual = self._usual
             if usual is None or usual[0] != view.generation:
-                cascades = {kind: self._usual_cascade(view, kind) for kind in KINDS}
-                for cascade in cascades.values():
-                    cascade.prepare(self.collection)
+                cascades = {}
+                for kind in KINDS:
+                    made_of = self._made_of(view, kind)
+                    if kind not in self._made or self._made[kind][0] != made_of:
+                        cascade = self._usual_cascade(view, kind)
+                        cascade.prepare(self.collection)
+                        self._made[kind] = (made_of, cascade)
+                    cascades[kind] = self._made[kind][1]
                 usual = self._usual = (view.generation, cascades)
         return usual[1]
+
+    def _made_of(self, view: View, kind: str) -> tuple[object, ...]:
+        """What decides on a usual cascade."""
+        fingerprint = view.encoder.fingerprint if view.encoder else ""
+        banks = tuple(self.collection.has_bank(one) for one in ("text", "picture"))
+        return self._store.catalog.setting(SETTINGS[kind]), fingerprint, self.collection.fields, banks
 
     def _usual_cascade(self, view: View, kind: str) -> Cascade:
         default = default_cascade(self.collection, kind)

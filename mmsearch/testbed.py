@@ -111,7 +111,7 @@ def _missing(engine: Engine, judged: Judged, there: Sequence[Item]) -> list[Item
     if there and len(missing) == len(judged.items):
         raise InvalidInput(
             f"expected a store of this dataset's {judged.field}s or an empty one, got {engine.path} with {len(there)} "
-            "other items: index the dataset into it, or leave --store out"
+            "other items: leave --store out, or name a store of its own (captions need one too)"
         )
     moved = [item for item in judged.items if item.path not in paths and item.id in by_id]
     chosen = np.unique(np.linspace(0, len(moved) - 1, min(_COMPARED, len(moved))).astype(np.int64))

@@ -18,7 +18,7 @@ from mmsearch.cascade import N_CANDIDATES, Cascade, Step
 from mmsearch.engine import Engine
 from mmsearch.errors import InvalidInput
 from mmsearch.evaluation import Answers, ask, check_any, check_fair
-from mmsearch.judged import TEXT_TO_IMAGE, Judged
+from mmsearch.judged import Judged
 from mmsearch.metrics import Difference, compare
 from mmsearch.overlap import batches
 from mmsearch.profile import Profile, build, check_names
@@ -221,7 +221,8 @@ def score(
         values[row, chosen] = np.where(np.isfinite(found), found, np.nan)
         said.update([*signal.notes, *([signal.skipped] if signal.skipped else [])])
     if failed == sum(map(bool, pool.hits)):
-        raise InvalidInput(f"expected a stage that works, got {stage.name}, which failed for every query: {max(said)}")
+        ((why, _),) = said.most_common(1)
+        raise InvalidInput(f"expected a stage that works, got {stage.name}, which failed for every query: {why}")
     if said:
         ((why, times),) = said.most_common(1)
         pool.said[stage.name] = f"{why} ({times} queries)"
@@ -318,9 +319,9 @@ def tune(
     profile = Profile(
         tuple(kept),
         weights,
-        {stage.name: stage.n for stage in build(kept, options)},
+        {stage.name: stage.n for stage in build(kept, options) if stage.name != WordMatch.name},
         encoder=engine.encoder.fingerprint,
-        kind="text" if judged.task == TEXT_TO_IMAGE else "picture",
+        kind=judged.kind,
         options={name: value for name, value in (options or {}).items() if name in kept},
         figures=_figures(judged, trials, before, ranks),
     )
@@ -355,7 +356,7 @@ def _figures(judged: Judged, trials: Sequence[Trial], before: Ranks, after: Rank
     return {
         "task": judged.task,
         "queries": len(judged.queries),
-        "held out": "weights of each half of the pictures, judged on the other",
+        "held out": "weights of each half of the pictures, judged on the other; stages chosen on both",
         "before": recalls(before),
         "after": recalls(after),
         "MRR@10 gained": gains,

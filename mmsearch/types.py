@@ -32,6 +32,8 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 FIELDS = ("picture", "text")
 """The fields that are searched; ``regions``, ``cells`` and ``joint`` serve reranking."""
+TEXT, PICTURE, PICTURE_FOR_TEXTS = KINDS = ("text", "picture", "picture for texts")
+"""What is asked with: words, a picture, or a picture where only texts are searched."""
 SPACES = ("picture", "text", "regions", "cells", "joint")
 
 
@@ -133,7 +135,8 @@ class Hit:
         """Why it is where it is, for people: each stage's score and the rank after it, region, words, notes."""
         lines = [f"rank {self.rank}, score {self.score:.4f}, found by its {self.field}"]
         for stage, rank in self.ranks.items():
-            score = f"score {self.scores[stage]:.4f}" if stage in self.scores else "not scored"
+            missing = "not scored" if self.field == "picture" else f"not scored, since it was found by its {self.field}"
+            score = f"score {self.scores[stage]:.4f}" if stage in self.scores else missing
             lines.append(f"  {stage}: {score}, rank {rank}")
         if self.region is not None:
             left, top, right, bottom = (f"{100 * side:.0f}%" for side in self.region)

@@ -453,3 +453,10 @@ def test_a_hit_explains_itself_in_lines_for_people(hits):
         "  note: says: half asleep",
         "  note: foreign: failed, the order before it stands: RuntimeError: the model is gone",
     ]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_stage_that_gives_only_nan_says_so_even_where_it_was_chosen_by_default(hits, quiet):
+    after = Cascade([Says({})], quiet=quiet).rerank(RED, hits)
+    assert unchanged(after, hits)
+    assert all(hit.notes == ("says: gave no number for any hit",) for hit in after)

@@ -16,6 +16,7 @@ import pytest
 from mmsearch import Engine
 from mmsearch.cli import run as run_cli
 from mmsearch.gallery import gallery_folder
+from mmsearch.profile import Profile
 from mmsearch.trec import read_run
 
 PICTURES = {
@@ -356,3 +357,24 @@ def test_a_bank_is_set_and_forgotten(ask, ask_json, home, store):
     for wrong in ([], [home / "queries.txt", "--forget"], [Path("nowhere")]):
         assert ask("bank", *wrong, "--store", store)[0] == 2
     assert ask("bank", home / "queries.txt", "--store", home / "no store")[0] == 3
+
+
+def test_what_tune_chose_is_forgotten_when_asked_for(ask, ask_json, home, store):
+    with Engine.open(store, create=False) as engine:
+        profile = Profile(("late",), {"late": 1.0}, {"late": 10}, encoder=engine.encoder.fingerprint)
+        engine.set_profile(profile)
+        assert engine.ranker.cascade(True).names == ("late",)
+    assert ask_json("tune", "--forget", "--store", store) == {"stages": None}
+    with Engine.open(store, create=False) as engine:
+        assert engine.ranker.cascade(True).names != ("late",)
+    code, _, said = ask("tune", "--store", store)
+    assert code == 2
+    assert "expected a dataset to tune on, or --forget" in said
+
+
+def test_a_second_encoder_may_be_named_for_a_search(ask_json, ask, store):
+    answer = ask_json("search", "a windmill", "--stages", "second", "--second", "mini", "--store", store, "-k", "2")
+    assert all("second" in hit["scores"] for hit in answer["hits"])
+    code, _, said = ask("search", "a windmill", "--second", "mini", "--store", store)
+    assert code == 2
+    assert "--second with the stage that uses it" in said

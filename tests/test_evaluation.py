@@ -516,3 +516,17 @@ def test_a_dataset_without_a_folder_of_its_own_is_a_table(toy, folder, evaluated
     table.write_text("image,caption\n" + "".join(f"{kind} 0.png,a {kind}\n" for kind in SOME))
     found, _ = evaluated(read_judged(Path(table)))
     assert value(found) == 1.0
+
+
+def test_a_dataset_may_have_an_entry_for_each_caption_of_a_picture(toy, folder, evaluated):
+    toy.draw_all(folder, toy.KINDS, 1)
+    rows = [
+        {"id": f"{kind}, caption {n}", "image": f"{kind} 0.png", "captions": [f"a {kind}"]}
+        for kind in toy.KINDS
+        for n in range(2)
+    ]
+    judged = read_judged(toy.dataset(folder, rows))
+    found, _ = evaluated(judged)
+    assert value(found) == 1.0
+    assert found.notes == ()
+    assert len(set(judged.groups)) == len(toy.KINDS)

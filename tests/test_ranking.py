@@ -358,3 +358,45 @@ def test_a_damaged_profile_stops_no_search_and_the_hits_say_so(engine, toy, text
 def test_what_a_later_version_has_added_to_a_profile_is_passed_over():
     text = '{"stages": ["late"], "weights": {"late": 0.5}, "n": {"late": 50}, "mood": "new"}'
     assert Profile.from_json(text) == Profile(("late",), {"late": 0.5}, {"late": 50})
+
+
+def test_the_usual_stages_outlive_writes_that_change_nothing_about_them(engine, toy):
+    engine.add([Item(id=kind, image=toy.image_of(kind)) for kind in toy.KINDS[:6]])
+    engine.set_bank(["a red disc", "a blue square"])
+    before = engine.ranker.cascade(True).steps
+    engine.add([Item(id=kind, image=toy.image_of(kind)) for kind in toy.KINDS[6:]])
+    assert engine.ranker.cascade(True).steps is before
+    engine.set_bank(None)
+    assert engine.ranker.cascade(True).steps == ()
+
+
+def test_a_store_keeps_a_profile_for_each_kind_of_query(engine, toy):
+    engine.add([Item(id=kind, image=toy.image_of(kind)) for kind in toy.KINDS[:6]])
+    own = engine.encoder.fingerprint
+    for kind, stages in (("text", ("regions",)), ("picture", ("late",)), ("picture for texts", ("words",))):
+        engine.set_profile(Profile(stages, {}, {}, encoder=own, kind=kind))
+    assert [engine.ranker.cascade(True, kind=kind).names for kind in ("text", "picture", "picture for texts")] == [
+        ("regions",), ("late",), ("words",)
+    ]  # fmt: skip
+    engine.set_profile(None)
+    assert engine.ranker.cascade(True).names == ()
+
+
+def test_biases_of_what_is_added_are_there_before_the_next_search(engine, toy):
+    engine.add([Item(id=kind, image=toy.image_of(kind)) for kind in toy.KINDS[:6]])
+    engine.set_bank(["a red disc", "a blue square", "something yellow"])
+    read = engine.encoder.texts_read
+    engine.add([Item(id=kind, image=toy.image_of(kind)) for kind in toy.KINDS[6:]])
+    hubs = engine.ranker.collection._hubs["text"]
+    (known,) = [known for (file, _), known in hubs._known.items() if "picture" in file]
+    assert len(known.rows) == len(toy.KINDS)
+    assert engine.encoder.texts_read == read
+
+
+@pytest.mark.parametrize("budget", [float("inf"), 1e300])
+def test_an_endless_budget_is_none(engine, toy, budget):
+    engine.add([Item(id=kind, image=toy.image_of(kind)) for kind in toy.KINDS])
+    stage = FunctionReranker(lambda query, items: [len(item.id) for item in items])
+    hits = engine.search("red", rerank=[stage], budget_ms=budget)
+    assert not any(hit.notes for hit in hits)
+    assert [hit.score for hit in hits] == sorted((len(kind) for kind in toy.KINDS), reverse=True)[:10]

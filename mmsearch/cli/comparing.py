@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mmsearch.metrics import Interval
     from mmsearch.rerank.stage import Stage
 
+TOO_WIDE = 10.0
+"""An extrapolation whose bounds differ by more than this factor is not shown."""
+
 
 def compare(
     dataset: Dataset,
@@ -149,4 +152,6 @@ def _foretold(growth: Growth, n: int) -> str:
     from mmsearch.comparing import duration
 
     low, high = growth.between(n)
-    return f"{duration(growth.at(n))} ({duration(low)} to {duration(high) if isfinite(high) else '?'})"
+    if not isfinite(high) or high > TOO_WIDE * max(low, 1e-6):
+        return "cannot tell"  # from so few items noise would foretell anything
+    return f"{duration(growth.at(n))} ({duration(low)} to {duration(high)})"

@@ -42,10 +42,6 @@ Label = Annotated[
 Queries = Annotated[
     int | None, typer.Option("--queries", min=1, help="At most so many queries, drawn at random.", show_default=False)
 ]
-Second = Annotated[
-    str | None,
-    typer.Option("--second", help="The encoder of the stage `second`; see `mmsearch models`.", show_default=False),
-]
 
 
 def evaluate(
@@ -62,7 +58,7 @@ def evaluate(
     label: Label = None,
     queries: Queries = None,
     encoder: options.Encoder = None,
-    second: Second = None,
+    second: options.Second = None,
     run_file: Annotated[
         Path | None, typer.Option("--run", help="Write the answers as a TREC run file.", show_default=False)
     ] = None,
@@ -80,7 +76,6 @@ def evaluate(
     from mmsearch.testbed import place
 
     names = options.names_of(no_rerank, stages)
-    _check_second(names, second)
     rerank = options.rerank_of(no_rerank, stages, second)
     _check_file(run_file)
     judged = read_judged(dataset.expanduser(), task, qrels=qrels, label=label).sampled(queries)
@@ -105,15 +100,18 @@ def evaluate(
 
 
 def tune(
-    dataset: Dataset,
-    store: Annotated[Path, typer.Option("--store", help="The store that gets the profile.")],
+    dataset: Annotated[
+        Path | None, typer.Argument(help="A dataset folder with captions or labels.", show_default=False)
+    ] = None,
+    store: options.Store = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget what was chosen; use the default stages.")] = False,
     task: Task = "text-to-image",
     stages: options.Stages = None,
     bank: BankOption = None,
     qrels: Qrels = None,
     label: Label = None,
     queries: Queries = None,
-    second: Second = None,
+    second: options.Second = None,
     json: options.Json = False,
 ) -> None:
     """Choose stages and their weights on judged queries, and use them for this store from then on.
@@ -122,14 +120,20 @@ def tune(
     one is given, is kept in the store as well.
     """
     from mmsearch.cli.output import print_json, progress, show_tuned
+    from mmsearch.errors import InvalidInput
     from mmsearch.evaluation import check_fair
     from mmsearch.judged import read_judged
     from mmsearch.judgedbanks import read_bank, without
     from mmsearch.testbed import place
     from mmsearch.tuning import tune as fit
 
+    if forget or dataset is None:
+        if not forget or dataset is not None:
+            raise InvalidInput("expected a dataset to tune on, or --forget")
+        _forget(store, json)
+        return
     names = options.names_of(False, stages)
-    _check_second(names, second)
+    options.rerank_of(False, stages, second)  # refused here if it is wrong, before anything is indexed
     _check_tuned(task, names, bank)
     judged = read_judged(dataset.expanduser(), task, qrels=qrels, label=label).sampled(queries)
     judged.halves()  # refused here if there are too few, before anything is indexed
@@ -149,6 +153,17 @@ def tune(
         print_json({"stages": list(tuned.profile.stages), "weights": tuned.profile.weights, **tuned.profile.figures})
     else:
         show_tuned(tuned)
+
+
+def _forget(store: Path | None, json: bool) -> None:
+    from mmsearch.cli.output import out, print_json
+
+    with options.open_engine(store) as engine:
+        engine.set_profile(None)
+    if json:
+        print_json({"stages": None})
+    else:
+        out.print("searches use the default stages again")
 
 
 def bank(
@@ -173,17 +188,6 @@ def bank(
         print_json({"queries": n})
     else:
         out.print(f"{n} queries in the bank" if n else "no bank any more")
-
-
-def _check_second(names: list[str], second: str | None) -> None:
-    """Refuse a stage without its encoder, and an encoder without its stage, before anything is indexed."""
-    from mmsearch.errors import InvalidInput
-    from mmsearch.profile import build
-
-    if second is not None and "second" not in names:
-        raise InvalidInput(f"expected --second with the stage that uses it, got --second {second!r} without --stages …")
-    if names:
-        build(names, _options(second))
 
 
 def _check_tuned(task: str, names: list[str], bank: Path | None) -> None:
@@ -222,8 +226,7 @@ def _possible(engine: Engine, judged: Judged) -> list[str]:
     """The default stages that this collection has what they need for."""
     from mmsearch.profile import default_cascade
 
-    kind = "text" if judged.task == "text-to-image" else "picture"
-    return list(default_cascade(engine.ranker.collection, kind).names)
+    return list(default_cascade(engine.ranker.collection, judged.kind).names)
 
 
 def _use_banks(

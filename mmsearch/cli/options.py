@@ -44,6 +44,12 @@ Stages = Annotated[
 ]
 
 
+Second = Annotated[
+    str | None,
+    typer.Option("--second", help="The encoder of the stage `second`; see `mmsearch models`.", show_default=False),
+]
+
+
 def place_of(store: Path | None) -> Path:
     """The store that is meant."""
     from mmsearch.places import default_store
@@ -76,9 +82,12 @@ def names_of(no_rerank: bool, stages: str | None) -> list[str]:
 
 def rerank_of(no_rerank: bool, stages: str | None, second: str | None = None) -> Rerank:
     """What ``--no-rerank`` or ``--stages`` mean to a search; True where neither is given."""
+    from mmsearch.errors import InvalidInput
     from mmsearch.profile import build
 
     names = names_of(no_rerank, stages)
+    if second is not None and "second" not in names:
+        raise InvalidInput(f"expected --second with the stage that uses it, got --second {second!r} without --stages …")
     if not names:
         return not no_rerank
     return build(names, {"second": second} if second else {})

@@ -193,6 +193,8 @@ def show_tuned(tuned: Tuned) -> None:
         verdict = "kept" if trial.kept else "left out"
         table.add_row(trial.name, f"{100 * gain.value:+.2f}", interval, f"{gain.p:.4f}", verdict, weight)
     out.print(table)
+    chosen = ", ".join(tuned.profile.stages) or "no stage: vectors alone, since none was seen to help"
+    out.print(f"searches of this store now use {chosen}; `mmsearch tune --forget` undoes it", soft_wrap=True)
     for trial in tuned.trials:
         if trial.note:
             err.print(f"{trial.name}: {trial.note}", markup=False, soft_wrap=True)

@@ -29,6 +29,7 @@ def search(
     ] = None,
     no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Vectors alone.")] = False,
     stages: options.Stages = None,
+    second: options.Second = None,
     budget: Annotated[
         float | None, typer.Option("--budget", min=0, help="Milliseconds for reranking.", show_default=False)
     ] = None,
@@ -47,7 +48,7 @@ def search(
     words = " ".join(text or ()) or None
     if words is None and image is None:
         raise InvalidInput('expected words or --image FILE, got neither: mmsearch search "a red bicycle"')
-    rerank = options.rerank_of(no_rerank, stages)
+    rerank = options.rerank_of(no_rerank, stages, second)
     with options.open_engine(store) as engine:
         picture = image.expanduser() if image else None
         hits = engine.search(

@@ -57,7 +57,7 @@ def compare(
     source
         A dataset folder or table, read for ``task``; or judged queries.
     bank
-        Queries for the cascade's hubness correction; see ``mmsearch.evaluation.bank_for``.
+        Queries for the cascade's hubness correction; see ``mmsearch.judgedbanks.bank_for``.
     joint
         True: the encoder's own joint model where it has one; False: none; or a stage that scores pairs, which is asked
         once, with the first encoder.

@@ -20,7 +20,7 @@ from mmsearch.encoding import FieldEncoder
 from mmsearch.engine import Engine
 from mmsearch.errors import InvalidInput
 from mmsearch.evaluation import DEPTH, Evaluation, ask, run
-from mmsearch.judged import TEXT_TO_IMAGE, Judged
+from mmsearch.judged import Judged
 from mmsearch.judgedbanks import bank_for
 from mmsearch.metrics import Difference
 from mmsearch.metrics import compare as difference
@@ -54,7 +54,7 @@ class Settings:
     @property
     def kind(self) -> str:
         """What is asked with."""
-        return "text" if self.judged.task == TEXT_TO_IMAGE else "picture"
+        return self.judged.kind
 
 
 class Bench:

@@ -48,3 +48,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'mmsearch.rerank' has no attribute {name!r}")
     return getattr(import_module(f"mmsearch.rerank.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

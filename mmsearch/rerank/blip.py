@@ -16,7 +16,7 @@ from mmsearch.rerank.loading import ModelScorer, dtype_of
 from mmsearch.rerank.lru import Lru
 from mmsearch.rerank.pairs import (
     CACHE_SIZE,
-    Judged,
+    Verdicts,
     has_picture,
     item_key,
     read_picture,
@@ -140,7 +140,7 @@ class BlipITM(ModelScorer[_Blip]):
             int(model.config.text_config.max_position_embeddings),
         )
 
-    def _score_batch(self, query: Query, hits: Sequence[Hit]) -> Judged:
+    def _score_batch(self, query: Query, hits: Sequence[Hit]) -> Verdicts:
         import torch
 
         blip = self._loaded()
@@ -149,7 +149,7 @@ class BlipITM(ModelScorer[_Blip]):
             values = np.full(len(hits), np.nan, dtype=np.float32)
             if states:
                 values[list(states)] = self._match(blip, text_of(query) or "", list(states.values()))
-        return Judged(values, unread)
+        return Verdicts(values, unread)
 
     def _pictures(self, blip: _Blip, hits: Sequence[Hit]) -> tuple[dict[int, torch.Tensor], Mapping[int, str]]:
         """By position the vision tower's output, (patches + 1, width) on the CPU, or why there is none."""

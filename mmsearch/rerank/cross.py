@@ -12,11 +12,11 @@ from mmsearch.encoding import dequantise_joint
 from mmsearch.files import content_hash
 from mmsearch.protocols import Collection, JointEncoder
 from mmsearch.rerank.pairs import CACHE_SIZE, PairScorer, one_line, query_key
-from mmsearch.rerank.stage import text_of, unscored
+from mmsearch.rerank.stage import StoreStage, text_of, unscored
 from mmsearch.types import Hit, Query, Signal
 
 
-class EmbeddedCross(PairScorer):
+class EmbeddedCross(PairScorer, StoreStage):
     """Logits of a model that reads the query and a picture's cells together; no torch once the model is exported.
 
     Reads queries that are one text, and hits whose picture has a row in the space ``joint``. A logit is kept for as
@@ -36,17 +36,17 @@ class EmbeddedCross(PairScorer):
     needs = ("joint",)
     n = 16
     weight = 0.005
-    """Of a logit. On Flickr8k dev, after hubness, regions and late interaction, its best weights of 0.002 to 0.005
-    brought +0.1 R@1 with an interval over zero, and larger ones lose: it is off unless asked for."""
+    """Of a logit. On Flickr8k dev, after hubness, regions and late interaction, what it brought cannot be told from
+    zero (``benchmarks/cascade.py``: R@1 -0.6 to +0.6), and larger weights lose: it is off unless asked for."""
 
     def __init__(self, *, batch_size: int = 32, cache_size: int = CACHE_SIZE) -> None:
         super().__init__("cross", batch_size=batch_size, cache_size=cache_size)
+        StoreStage.__init__(self)
         self.fingerprint = ""
-        self._collection: Collection | None = None
 
     def prepare(self, collection: Collection) -> None:
         """Remember the collection; its encoder loads when the first text is to be matched."""
-        self._collection = collection
+        StoreStage.prepare(self, collection)
 
     def score(self, query: Query, hits: Sequence[Hit], deadline: float | None = None) -> Signal:
         """Each hit's logit; no value for hits without a row in ``joint``."""
@@ -63,36 +63,37 @@ class EmbeddedCross(PairScorer):
 
     def _scorable(self, query: Query, hits: Sequence[Hit]) -> list[int] | str:
         """Which hits have a row, or why none can be scored."""
-        if self._collection is None:
+        if self.collection is None:
             return "not prepared for a collection"
         if text_of(query) is None:
             return "reads only queries that are one text"
-        _, count = self._collection.rows("joint", hits)
+        _, count = self.collection.rows("joint", hits)
         if not (count > 0).any():
-            return "no hit has a row in the space 'joint': open the store with spaces=[…, 'joint'] and sync it"
+            how = "index it with --spaces …,joint (in Python Engine.open(spaces=[…, 'joint']), then sync)"
+            return f"no hit has a row in the space 'joint': {how}"
         if self._joint_encoder() is None:
-            return f"the encoder {self._collection.encoder.name!r} has no joint model"
+            return f"the encoder {self.collection.encoder.name!r} has no joint model"
         return [int(n) for n in np.flatnonzero(count > 0)]
 
     def _joint_encoder(self) -> JointEncoder | None:
-        encoder = self._collection.encoder if self._collection is not None else None
+        encoder = self.collection.encoder if self.collection is not None else None
         return encoder if isinstance(encoder, JointEncoder) and encoder.joint[0] else None
 
     def _keys(self, query: Query, hits: Sequence[Hit], judged: Sequence[int]) -> dict[int, bytes]:
         """By the rows, which are all that is read of an item: what its file holds by now changes no logit."""
         asked, encoder = query_key(query), self._joint_encoder()
-        if not self._cache.limit or asked is None or encoder is None or self._collection is None:
+        if not self._cache.limit or asked is None or encoder is None or self.collection is None:
             return {}
-        self.fingerprint = f"{self._collection.encoder.fingerprint} joint={encoder.joint_fingerprint}"
+        self.fingerprint = f"{self.collection.encoder.fingerprint} joint={encoder.joint_fingerprint}"
         prefix = self.fingerprint.encode("utf-8", "backslashreplace") + b"\0" + asked
         rows = self._rows([hits[n] for n in judged])
         return {n: content_hash(prefix + row.tobytes()) for n, row in zip(judged, rows, strict=True)}
 
     def _rows(self, hits: Sequence[Hit]) -> NDArray[np.int8]:
         """The hits' rows of ``joint``, (n, width) int8."""
-        assert self._collection is not None
-        first, _ = self._collection.rows("joint", hits)
-        return np.asarray(self._collection.stored("joint", first), dtype=np.int8)
+        assert self.collection is not None
+        first, _ = self.collection.rows("joint", hits)
+        return np.asarray(self.collection.stored("joint", first), dtype=np.int8)
 
     def _score_batch(self, query: Query, hits: Sequence[Hit]) -> NDArray[np.float32]:
         encoder, text = self._joint_encoder(), text_of(query)

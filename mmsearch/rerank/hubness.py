@@ -12,7 +12,7 @@ from mmsearch.types import Hit, Keys, Query, Signal, Vectors
 
 
 class Hubness(StoreStage):
-    """Query-bank normalisation (Bogolin et al., CVPR 2022); see ``mmsearch.hubs`` for the formula.
+    """Query-bank normalisation (Bogolin et al., CVPR 2022); see ``mmsearch.bias`` for the formula.
 
     A hit's value is minus the bias of the vector by which it was found, its picture's or that of the nearest window of
     its text, in units of cosines, around the mean of the collection's pictures or texts.

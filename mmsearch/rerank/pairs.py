@@ -29,7 +29,7 @@ CACHE_SIZE = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Verdicts:
     """What a model says of a batch: ``values``, (n,), and by position why a picture cannot be read: NaN there."""
 
     values: ArrayLike
@@ -72,7 +72,7 @@ class PairScorer(Stage):
         self._pace = Pace(batch_size)
 
     @abstractmethod
-    def _score_batch(self, query: Query, hits: Sequence[Hit]) -> ArrayLike | Judged:
+    def _score_batch(self, query: Query, hits: Sequence[Hit]) -> ArrayLike | Verdicts:
         """One number a hit, (n,), higher is better; may raise, and give NaN for what it cannot say."""
 
     def can_judge(self, query: Query, hit: Hit) -> bool:
@@ -156,9 +156,9 @@ class PairScorer(Stage):
         return True
 
 
-def _judged(said: ArrayLike | Judged, n: int) -> tuple[NDArray[np.float32], list[str]]:
+def _judged(said: ArrayLike | Verdicts, n: int) -> tuple[NDArray[np.float32], list[str]]:
     """A batch's scores, NaN for what is no number, and what could not be read."""
-    judged = said if isinstance(said, Judged) else Judged(said)
+    judged = said if isinstance(said, Verdicts) else Verdicts(said)
     with np.errstate(over="ignore"):
         numbers = np.asarray(judged.values).astype(np.float32)
     if numbers.shape != (n,):

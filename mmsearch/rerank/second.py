@@ -19,7 +19,7 @@ from mmsearch.rerank.lru import Lru
 from mmsearch.rerank.pace import Clock, Pace
 from mmsearch.rerank.pairs import one_line, query_key
 from mmsearch.rerank.second_rows import ReadBank, Subject, query_row, read, read_bank, subject_of
-from mmsearch.rerank.stage import Stage, text_of, unscored
+from mmsearch.rerank.stage import StoreStage, text_of, unscored
 from mmsearch.types import Hit, Query, Signal, Vectors
 from mmsearch.vectors import as_unit_vectors, dots
 
@@ -33,7 +33,7 @@ _PATIENCE = 60.0
 """Seconds after which a model that did not load is tried again."""
 
 
-class SecondEncoder(Stage):
+class SecondEncoder(StoreStage):
     """The cosine of query and hit by a second, independent model, such as a larger one of open_clip.
 
     Pictures are scored by their vectors, hits without one by those of their texts; where all hits were found by their
@@ -72,18 +72,18 @@ class SecondEncoder(Stage):
     """Values are cosines: at 1 the two models count alike."""
 
     def __init__(self, encoder: str | Encoder, *, corrected: bool = True, cache_size: int = CACHE_SIZE) -> None:
+        super().__init__()
         self.corrected = corrected
         self._model = _Model(encoder)
         self._rows: Lru[Halves] = Lru(cache_size)
         self._queries: Lru[Vectors] = Lru(_QUERIES_KEPT)
         self._bank: ReadBank | None = None
         self._bank_lock = threading.Lock()
-        self._collection: Collection | None = None
         self._pace = Pace(_BATCH)
 
     def prepare(self, collection: Collection) -> None:
         """Load the model before anybody waits for it; if that fails, ``score`` says so in a note."""
-        self._collection = collection
+        super().prepare(collection)
         try:
             self._model.load()
         except MMSearchError:
@@ -105,7 +105,7 @@ class SecondEncoder(Stage):
         order = sorted(range(len(hits)), key=lambda n: (hits[n].rank, n))
         run.waiting = list(dict.fromkeys(subject for n in order if (subject := run.subjects[n])))
         try:
-            values = self._values(query, run, self._collection)
+            values = self._values(query, run, self.collection)
         except Exception as error:  # whatever a model does, the search has an answer
             run.failure = one_line(error)
             values = np.full(len(hits), np.nan, dtype=np.float32)

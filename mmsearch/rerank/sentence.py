@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmsearch.errors import InvalidInput, LicenceRefused, MissingDependency, ModelBroken, ModelUnavailable, PictureError
 from mmsearch.rerank.loading import ModelScorer, dtype_of
-from mmsearch.rerank.pairs import CACHE_SIZE, Judged, has_picture, read_picture
+from mmsearch.rerank.pairs import CACHE_SIZE, Verdicts, has_picture, read_picture
 from mmsearch.rerank.stage import text_of
 from mmsearch.types import Hit, Item, Query
 
@@ -178,7 +178,7 @@ class SentenceCrossEncoder(ModelScorer["CrossEncoder"]):
         if self.reads != "text" and "image" not in encoder.modalities:
             raise ModelBroken(f"the model {self.model!r} reads no pictures: use reads='text' or another model")
 
-    def _score_batch(self, query: Query, hits: Sequence[Hit]) -> Judged:
+    def _score_batch(self, query: Query, hits: Sequence[Hit]) -> Verdicts:
         import torch
 
         encoder = self._loaded()
@@ -195,7 +195,7 @@ class SentenceCrossEncoder(ModelScorer["CrossEncoder"]):
                     show_progress_bar=False,
                     activation_fn=torch.nn.Identity(),
                 )
-        return Judged(values, unread)
+        return Verdicts(values, unread)
 
     def _parts(self, hits: Sequence[Hit], plain: bool) -> tuple[dict[int, Part], Mapping[int, str]]:
         """By position what the model is shown of an item, or why its picture cannot be read.
