@@ -147,7 +147,7 @@ def numbers(ranks: Ranks, groups: Sequence[str]) -> dict[str, list[float]]:
 
 def header(title: str, *columns: str) -> None:
     """The head of a table."""
-    print(f"\n{title:32} {columns[0]:20} {columns[1]:34} {columns[2]}")
+    print(f"\n{title:32} {columns[0]:20} {columns[1]:34} {columns[2]:8} MRR@10 likewise")
 
 
 def row(name: str, ranks: Ranks, before: Ranks, groups: Sequence[str], *, turned: bool = False) -> None:
@@ -155,8 +155,10 @@ def row(name: str, ranks: Ranks, before: Ranks, groups: Sequence[str], *, turned
     pair = [(one <= 1).astype(float) for one in (before, ranks)]
     gain = compare(*(reversed(pair) if turned else pair), groups=groups)
     shown = f"{100 * gain.value:+.2f} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
-    mrr = float(reciprocal(ranks).mean())
-    print(f"{name:32} {recalls(ranks):20} {shown:34} {gain.p:.4f}   MRR@10 {100 * mrr:.2f}")
+    pair = [reciprocal(one) for one in (before, ranks)]
+    mrr = compare(*(reversed(pair) if turned else pair), groups=groups)
+    value = 100 * float(reciprocal(ranks).mean())
+    print(f"{name:32} {recalls(ranks):20} {shown:34} {gain.p:.4f}   {value:.2f} ({100 * mrr.value:+.2f}) {mrr.p:.4f}")
 
 
 def targets(measured: object) -> None:
