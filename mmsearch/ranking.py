@@ -128,7 +128,9 @@ class Ranker:
         _check_variety(diversity, collapse)
         checked = [as_query(query) for query in queries]
         if rerank is True:
-            cascades = {kind: self.cascade(True, budget_ms, kind) for kind in KINDS} | {OTHER: Cascade([])}
+            usual = self._usual_cascades()
+            cascades = usual if budget_ms is None else {kind: one.within(budget_ms) for kind, one in usual.items()}
+            cascades = cascades | {OTHER: Cascade([])}
         else:
             cascades = dict.fromkeys(KINDS, self.cascade(rerank, budget_ms))
         reranks = any(cascade.steps for cascade in cascades.values())

@@ -293,6 +293,8 @@ def test_info_prints_one_object(ask, store):
     assert facts["failures"] == 1
     assert facts["spaces"]["picture"]["recall"] == 1.0
     assert {root["kind"] for root in facts["roots"]} == {"folder", "dataset"}
+    assert facts["stages"] == {"text": [], "picture": [], "picture for texts": ["regions"]}
+    assert facts["bank"] == 0
 
 
 def test_info_tells_people_the_terms_of_the_encoder(ask, store):

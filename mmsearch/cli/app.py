@@ -127,27 +127,18 @@ def reindex(
 
 @app.command()
 def info(store: options.Store = None, json: options.Json = False) -> None:
-    """Show what is in the store, how it was made, and how well the index finds it."""
-    from mmsearch.cli.output import out, print_json
+    """Show what is in the store, how it was made, how well the index finds it, and what puts answers in order."""
+    from mmsearch.cli.output import print_json, show_info
+    from mmsearch.types import KINDS
 
     with options.open_engine(store) as engine:
         facts = engine.info()
+        stages = {kind: list(engine.ranker.cascade(True, kind=kind).names) for kind in KINDS}
+        n_bank = len(engine.ranker.collection.bank_texts())
     if json:
-        print_json(facts.to_json())
+        print_json({**facts.to_json(), "stages": stages, "bank": n_bank})
         return
-    size = f"{facts.items} items, {facts.bytes_on_disk / 1e6:.1f} MB"
-    out.print(f"{facts.path}: {size}", soft_wrap=True, markup=False)
-    terms = f"encoder  {facts.encoder} ({facts.runtime})\nterms    {facts.licence}"
-    out.print(terms, soft_wrap=True, markup=False)
-    for name, space in facts.spaces.items():
-        recall = f", recall@10 {space.recall:.4f} (sampled)" if space.recall is not None else ""
-        out.print(f"{name:8} {space.live} of {space.rows} vectors in use, index {space.index}{recall}", soft_wrap=True)
-    for root in facts.roots:
-        out.print(f"{root['kind']:8} {root['path']}", soft_wrap=True, markup=False)
-    if facts.failures:
-        out.print(f"failed   {facts.failures} files; `mmsearch doctor` says which")
-    if facts.reindexing_to:
-        out.print(f"an unfinished reindexing to {facts.reindexing_to} goes on with `mmsearch reindex`")
+    show_info(facts, stages, n_bank)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from mmsearch.engine import Engine
     from mmsearch.evaluation import Evaluation
+    from mmsearch.info import Info
     from mmsearch.tuning import Tuned
     from mmsearch.types import AddReport, Hit, Progress, Report
 
@@ -201,3 +202,25 @@ def show_tuned(tuned: Tuned) -> None:
     for name, ranks in (("before", tuned.before), ("after", tuned.after)):
         recalls = " / ".join(f"{100 * float((ranks <= k).mean()):.1f}" for k in (1, 5, 10))
         out.print(f"{name:6} R@1/5/10 {recalls}, held out")
+
+
+def show_info(facts: Info, stages: Mapping[str, Sequence[str]], n_bank: int) -> None:
+    """What is in a store, and what puts its answers in order, for people."""
+    size = f"{facts.items} items, {facts.bytes_on_disk / 1e6:.1f} MB"
+    out.print(f"{facts.path}: {size}", soft_wrap=True, markup=False)
+    terms = f"encoder  {facts.encoder} ({facts.runtime})\nterms    {facts.licence}"
+    out.print(terms, soft_wrap=True, markup=False)
+    for name, space in facts.spaces.items():
+        recall = f", recall@10 {space.recall:.4f} (sampled)" if space.recall is not None else ""
+        out.print(f"{name:8} {space.live} of {space.rows} vectors in use, index {space.index}{recall}", soft_wrap=True)
+    for kind, names in stages.items():
+        if names:
+            out.print(f"stages   {kind}: {', '.join(names)}", soft_wrap=True)
+    if n_bank:
+        out.print(f"bank     {n_bank} queries")
+    for root in facts.roots:
+        out.print(f"{root['kind']:8} {root['path']}", soft_wrap=True, markup=False)
+    if facts.failures:
+        out.print(f"failed   {facts.failures} files; `mmsearch doctor` says which")
+    if facts.reindexing_to:
+        out.print(f"an unfinished reindexing to {facts.reindexing_to} goes on with `mmsearch reindex`")
