@@ -190,12 +190,11 @@ def test_scores_are_exact_inner_products_with_the_float16_originals(rows, dtype)
     exact = ExactIndex.over(halves)
     own = built(rows, dtype=dtype)
     served = built(rows, dtype=dtype, originals=lambda keys: widen(halves[keys]))
-    answers = own.search(queries, k=10)
-    assert same_answers(answers, served.search(queries, k=10))
-    for number, found in enumerate(answers):
-        (truth,) = exact.search(queries[number : number + 1], k=10, among=found.keys)
-        assert same_answers([found], [truth])
-    assert own.recall(queries, k=10) >= 0.99
+    for index in (own, served):  # two graphs that threads have built, which need not find the same
+        for number, found in enumerate(index.search(queries, k=10)):
+            (truth,) = exact.search(queries[number : number + 1], k=10, among=found.keys)
+            assert same_answers([found], [truth])
+        assert index.recall(queries, k=10) >= 0.99
 
 
 def test_originals_of_the_wrong_shape_are_refused(rows):

@@ -1,6 +1,5 @@
 """open_clip models: never a random or a broken one, fingerprints that tell them apart, and the runtime that suits."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -246,8 +245,8 @@ def test_a_tokenizer_that_cannot_be_had_is_named_and_not_called_missing_weights(
         by_torch(model)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("transformers") is not None, reason="transformers is installed")
-def test_a_missing_package_is_named_with_what_installs_it(model):
+def test_a_missing_package_is_named_with_what_installs_it(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)  # as if it were not installed
     change_config(model, lambda config: config["model_cfg"]["text_cfg"].update(hf_tokenizer_name="some/tokenizer"))
     with pytest.raises(MissingDependency, match=r"pip install 'mmsearch\[siglip\]'"):
         by_torch(model)
