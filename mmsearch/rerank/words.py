@@ -17,8 +17,8 @@ class WordMatch(StoreStage):
     """Reciprocal rank among the hits by BM25 of titles and texts, scaled so that the best match has 1.
 
     For queries that are one text. With this stage in its cascade a search also finds items by their words alone, such
-    as a product code that no vector knows (see ``mmsearch.ranking``). Unlike the other stages it costs by the items that
-    have any of the words: a word that half of 100,000 items have takes some 0.3 s.
+    as a product code that no vector knows (see ``mmsearch.ranking``). Unlike the other stages it costs by the items
+    that have any of the words: a word that half of 100,000 items have takes some 0.3 s.
     """
 
     name = "words"
