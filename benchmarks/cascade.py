@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch import Engine
+from mmsearch.bank import Bank, encode_bank
 from mmsearch.cascade import N_CANDIDATES
 from mmsearch.judged import IMAGE_TO_TEXT, Judged, read_judged
 from mmsearch.judgedbanks import bank_for, read_bank, without
@@ -35,6 +36,7 @@ from mmsearch.rerank import regions
 from mmsearch.rerank.stage import Stage
 from mmsearch.testbed import place
 from mmsearch.tuning import Pool, collect, folds_of, held_out, reciprocal, score
+from mmsearch.types import Hit
 
 FLOOR, GOAL = {"R@1": 34.3, "R@10": 76.4}, {"R@1": 35.0, "R@10": 77.0}
 DEPTHS = (1, 5, 10)
@@ -60,6 +62,8 @@ def main() -> None:
         print(f"{options.data.name}: {len(engine)} pictures, {asked}", flush=True)
         results["text to picture"] = quality(engine, judged, names)
         results["cost"] = cost(engine, judged, names)
+        views_alone(engine, judged)
+        banks(engine, judged, texts)
     with tempfile.TemporaryDirectory() as folder:
         judged = read_judged(options.data, IMAGE_TO_TEXT)
         with place(judged, Path(folder), stages=()) as (engine, _):
@@ -132,6 +136,39 @@ def sensitivity(pool: Values, names: Sequence[str], usual: Mapping[str, float], 
     for crops, fine, best in ((1.0, 1.0, 0.1), (1.0, 3.0, 0.4), (2.5, 1.0, 0.4), (2.5, 3.0, 0.1)):
         with patch.multiple(regions, CROPS_WEIGHT=crops, FINE_WEIGHT=fine, BEST_WEIGHT=best):
             print(f"  {crops} {fine} {best}: {recalls(pool.ranks(names, usual, folds))}")
+
+
+def views_alone(engine: Engine, judged: Judged) -> None:
+    """What each view of a picture is worth by itself, against all pictures."""
+    ids = [item.id for item in judged.items]
+    hits = [Hit(item, 0.0, 1) for item in judged.items]
+    first, count = engine.ranker.collection.rows("regions", hits)
+    texts = [query for query in judged.queries if isinstance(query, str)]
+    queries = np.concatenate([engine.encoder.encode_texts(texts[n : n + 512]) for n in range(0, len(texts), 512)])
+    place = {id: n for n, id in enumerate(ids)}
+    right = np.array([place[next(iter(judged.qrels[id]))] for id in judged.ids])
+    print("\neach view alone, over all pictures, by cosine: R@1 / R@5 / R@10")
+    for part, name in enumerate(["whole", "mirrored", *(f"crop {n}" for n in range(1, 6)), "whole, read more closely"]):
+        if part >= count.min():
+            break
+        cosines = queries @ engine.ranker.collection.stored("regions", first + part).T
+        best = cosines[np.arange(len(right)), right][:, None]
+        print(f"  {name:26} {recalls((cosines > best).sum(axis=1) + 1)}")
+
+
+def banks(engine: Engine, judged: Judged, texts: Sequence[str]) -> None:
+    """The default stages by their default weights, with banks of several sizes."""
+    print("\nthe default stages, unfitted, by the size of the bank: R@1 / R@5 / R@10")
+    vectors = encode_bank(texts, engine.encoder).vectors[np.random.default_rng(0).permutation(len(texts))]
+    names = ["hubness", "regions", "late"]
+    usual = {stage.name: stage.weight for stage in build(names)}
+    everything, pool = np.arange(len(judged.queries)), collect(engine, judged)
+    for size in (0, 50, 250, 1_000, 4_000, 12_000, len(vectors)):
+        engine.ranker.use_banks({"text": Bank.of(vectors[:size])} if size else {})
+        chosen = names if size else names[1:]
+        weights = {name: usual[name] for name in chosen}
+        print(f"  {size:6} {recalls(Values(engine, pool).of(chosen).ranks(weights, everything))}", flush=True)
+    engine.ranker.use_banks(None)
 
 
 def recalls(ranks: Ranks) -> str:
