@@ -27,8 +27,8 @@ from mmsearch.types import Progress, Report, Vectors
 from mmsearch.vectors import as_unit_vectors
 
 MAX_BANK = 20_000
-"""Queries that are kept; of more, every nth. ``benchmarks/cascade.py`` prints quality by the size of the bank; more would
-mostly take longer to read."""
+"""Queries that are kept; of more, every nth. ``benchmarks/cascade.py`` prints quality by the size of the bank; more
+would mostly take longer to read."""
 _CHUNK = 1_024
 _OWN_FILE = re.compile(r"([0-9a-f]{16})(-[0-9a-f]{16})?\.(json|npy)")
 _CRC_BYTES = 4
