@@ -31,11 +31,12 @@ from mmsearch.cascade import N_CANDIDATES
 from mmsearch.judged import IMAGE_TO_TEXT, Judged, read_judged
 from mmsearch.judgedbanks import bank_for, read_bank, without
 from mmsearch.metrics import compare, interval
+from mmsearch.pool import Pool, reciprocal
 from mmsearch.profile import build
 from mmsearch.rerank import regions
 from mmsearch.rerank.stage import Stage
 from mmsearch.testbed import place
-from mmsearch.tuning import Pool, collect, folds_of, held_out, reciprocal, score
+from mmsearch.tuning import collect, folds_of, held_out, score
 from mmsearch.types import Hit
 
 FLOOR, GOAL = {"R@1": 34.3, "R@10": 76.4}, {"R@1": 35.0, "R@10": 77.0}

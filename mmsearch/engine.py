@@ -264,18 +264,9 @@ class Engine:
             For an unknown id in the query.
         """
         (hits,) = self.search_many(
-            [query],
-            k,
-            where=where,
-            field=field,
-            sort=sort,
-            exact=exact,
-            rerank=rerank,
-            budget_ms=budget_ms,
-            n_candidates=n_candidates,
-            diversity=diversity,
-            collapse=collapse,
-        )
+            [query], k, where=where, field=field, sort=sort, exact=exact, rerank=rerank, budget_ms=budget_ms,
+            n_candidates=n_candidates, diversity=diversity, collapse=collapse,
+        )  # fmt: skip
         return hits
 
     def search_many(

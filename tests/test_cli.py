@@ -16,7 +16,6 @@ import typer
 from PIL import Image
 
 from mmsearch import Engine, InvalidInput
-from mmsearch.cli import run as run_cli
 from mmsearch.cli.app import app
 from mmsearch.gallery import gallery_folder
 
@@ -59,27 +58,6 @@ def process(*arguments, program=(sys.executable, "-m", "mmsearch"), **changes):
     done = subprocess.run([*program, *arguments], capture_output=True, env=environment(**changes))
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return done
-
-
-@pytest.fixture
-def ask(capsys, monkeypatch):
-    """Run the same entry point in this process, which is quicker: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mmsearch", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
-        try:
-            run_cli()
-        except SystemExit as end:
-            code = end.code or 0
-        else:
-            code = 0
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return code, shown.out, shown.err
-
-    return run
 
 
 def one_object(text):

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from mmsearch import Engine
-from mmsearch.cli import run as run_cli
 from mmsearch.gallery import gallery_folder
 from mmsearch.profile import Profile
 from mmsearch.trec import read_run
@@ -29,27 +28,6 @@ PICTURES = {
 }
 SPARE = ["gcompris-photos-explore-monuments-egypt-redpyramid.webp", "fluent-emoji-flat-parrot.webp"]
 KEYS = {"task", "items", "queries", "measures", "stages", "ms_per_query"}
-
-
-@pytest.fixture
-def ask(capsys, monkeypatch):
-    """Run the same entry point in this process, which is quicker: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mmsearch", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
-        try:
-            run_cli()
-        except SystemExit as end:
-            code = end.code or 0
-        else:
-            code = 0
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return code, shown.out, shown.err
-
-    return run
 
 
 @pytest.fixture

@@ -318,13 +318,15 @@ class TestLicences:
 
     @pytest.mark.parametrize("name", RESEARCH_ONLY)
     def test_can_be_agreed_to(self, name, monkeypatch):
-        SentenceCrossEncoder(f"jinaai/{name}", accept_research=True)
+        agreed = SentenceCrossEncoder(f"jinaai/{name}", accept_research=True)
         monkeypatch.setenv("MMSEARCH_ACCEPT_RESEARCH", "1")
-        SentenceCrossEncoder(f"jinaai/{name}")
+        by_environment = SentenceCrossEncoder(f"jinaai/{name}")
+        assert agreed.fingerprint == by_environment.fingerprint
+        assert name in agreed.fingerprint
 
     @pytest.mark.parametrize("model", ["Qwen/Qwen3-VL-Reranker-2B", "cross-encoder/ms-marco-MiniLM-L6-v2"])
     def test_that_are_free_need_none(self, model):
-        SentenceCrossEncoder(model)
+        assert model in SentenceCrossEncoder(model).fingerprint
 
 
 def test_a_missing_package_names_the_extra(bert, monkeypatch):

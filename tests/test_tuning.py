@@ -9,10 +9,11 @@ from mmsearch import InvalidInput, Item, Query
 from mmsearch.cascade import Cascade, Step
 from mmsearch.evaluation import run
 from mmsearch.judged import IMAGE_TO_IMAGE, read_judged
+from mmsearch.pool import NOWHERE, Pool, reciprocal
 from mmsearch.profile import Profile
 from mmsearch.rerank.stage import Stage
 from mmsearch.testbed import place
-from mmsearch.tuning import NOWHERE, STEPS, Pool, collect, fit, folds_of, held_out, reciprocal, score, tune
+from mmsearch.tuning import STEPS, collect, fit, folds_of, held_out, score, tune
 from mmsearch.types import Hit, Signal
 
 # What is tried is what a search gives ------------------------------------------------------------------------------
