@@ -252,3 +252,11 @@ def _check_member(path: Path, member: zipfile.ZipInfo, limit: int) -> None:
         raise _error(path, "expected a stored or deflated member, got a rare compression: pack the zip file again")
     if member.file_size > limit:
         raise _too_large(path, member.file_size, limit)
+
+
+def size_of(file: Path) -> int:
+    """Bytes of a file; 0 if it is not there, since another process may take it away at any time."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

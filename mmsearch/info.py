@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch.catalog import path_of
+from mmsearch.files import size_of
 from mmsearch.store import Store
 from mmsearch.types import FIELDS
 
@@ -69,13 +70,6 @@ def collect(store: Store) -> Info:
             },
             roots=[{"kind": kind, "path": str(path_of(path))} for _, kind, path in store.catalog.roots() if path],
             failures=len(store.catalog.failures()),
-            bytes_on_disk=sum(_size(Path(folder) / name) for folder, _, names in os.walk(store.path) for name in names),
+            bytes_on_disk=sum(size_of(Path(at) / name) for at, _, names in os.walk(store.path) for name in names),
             reindexing_to=following.name if following else None,
         )
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from mmsearch.catalog import FILE, Catalog, EncoderRecord, RowBook, SpaceRecord
 from mmsearch.errors import EncoderMismatch, InvalidInput, StoreDamaged, StoreError
+from mmsearch.files import size_of
 from mmsearch.kept import KeptPictures
 from mmsearch.locks import WriterLock
 from mmsearch.protocols import Encoder
@@ -80,7 +81,7 @@ class Store:
         self.path = path
         self._prepare(create)
         self.catalog = Catalog(path)
-        if not self.catalog.spaces() and self._has_vectors():
+        if self._has_vectors() and not self.catalog.spaces():  # in this order: another process may be filling it
             self.catalog.close()
             raise StoreDamaged(f"the store {path} has vectors but its {FILE} is empty: restore that file from a backup")
         self.book = RowBook(self.catalog)
@@ -97,23 +98,34 @@ class Store:
             raise StoreError(f"expected a folder for the store, got the file {self.path}")
         if (self.path / FILE).exists():
             return
-        if self._has_vectors():
-            raise StoreDamaged(f"the store {self.path} has vectors but no {FILE}: restore that file from a backup")
-        if not create:
-            raise StoreError(f"there is no store at {self.path}: make one with `mmsearch index FOLDER`")
-        if self.path.exists() and any(
-            child.name not in _FOLDERS and child.name[0] != "." for child in self.path.iterdir()
-        ):
-            raise StoreError(f"expected a store or an empty folder at {self.path}, got a folder with other files in it")
+        reason = self._reason_against(create)
+        if (self.path / FILE).exists():  # asked again: another process may be making the store, and fill it
+            return
+        if reason is not None:
+            raise reason
         try:
             for name in _FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"the store {self.path} cannot be made: {error.strerror}") from error
 
+    def _reason_against(self, create: bool) -> StoreError | None:
+        """Why no store can be made here."""
+        if self._has_vectors():
+            return StoreDamaged(f"the store {self.path} has vectors but no {FILE}: restore that file from a backup")
+        if not create:
+            return StoreError(f"there is no store at {self.path}: make one with `mmsearch index FOLDER`")
+        if self._has_others():
+            return StoreError(f"expected a store or an empty folder at {self.path}, got a folder with other files in it")
+        return None
+
+    def _has_others(self) -> bool:
+        """Whether there is anything in the folder that no store makes."""
+        there = self.path.iterdir() if self.path.exists() else ()
+        return any(child.name not in _FOLDERS and child.name[0] != "." for child in there)
+
     def _has_vectors(self) -> bool:
-        folder = self.path / "spaces"
-        return folder.is_dir() and any(file.suffix == ".vectors" and file.stat().st_size for file in folder.iterdir())
+        return any(size_of(file) for file in (self.path / "spaces").glob("*.vectors"))
 
     def close(self) -> None:
         """Close the catalog; mapped vectors are let go."""
