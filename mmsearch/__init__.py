@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         StoreBusy,
         StoreError,
     )
-    from mmsearch.types import AddReport, Hit, Item, Query
+    from mmsearch.types import AddReport, Hit, Interaction, Item, Query, Reason
 
 _HOME = {
     "AddReport": "types",
@@ -37,6 +37,7 @@ _HOME = {
     "EncoderMismatch": "errors",
     "Engine": "engine",
     "Hit": "types",
+    "Interaction": "types",
     "InvalidInput": "errors",
     "Item": "types",
     "ItemNotFound": "errors",
@@ -46,6 +47,7 @@ _HOME = {
     "ModelUnavailable": "errors",
     "PictureError": "errors",
     "Query": "types",
+    "Reason": "types",
     "Step": "cascade",
     "StoreBusy": "errors",
     "StoreError": "errors",
@@ -59,6 +61,7 @@ __all__ = [
     "EncoderMismatch",
     "Engine",
     "Hit",
+    "Interaction",
     "InvalidInput",
     "Item",
     "ItemNotFound",
@@ -68,6 +71,7 @@ __all__ = [
     "ModelUnavailable",
     "PictureError",
     "Query",
+    "Reason",
     "Step",
     "StoreBusy",
     "StoreError",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.behaviour import Behaviour
 from mmsearch.types import Cells, Hit, Keys, Neighbors, Picture, Query, Signal, Vectors, Words
 
 
@@ -191,4 +192,46 @@ class Collection(Protocol):
 
     def centre(self, field: str, kind: str) -> float:
         """The mean bias of a space's rows, so that taking biases off leaves scores where they were on the whole."""
+        ...
+
+
+@runtime_checkable
+class Recommender(Protocol):
+    """Says from what people had what else they would like. It knows items by position, and people by their history.
+
+    A person need not have been there when it was fitted: whoever has a history can be served (folding in). Scores of
+    one recommender can be compared with each other only.
+    """
+
+    name: str
+
+    def fit(self, behaviour: Behaviour) -> Self:
+        """Learn from everybody's events. Nothing of it is kept but what is needed for answers."""
+        ...
+
+    def scores(self, histories: Behaviour, columns: Keys | None = None) -> NDArray[np.float32]:
+        """How well each item suits each person of ``histories``: (n_users, n_items) finite float32.
+
+        With ``columns``, (m,) item positions, (n_users, m) for these alone. What was seen is scored as well. An empty
+        history has the scores of somebody of whom nothing is known, which may be all 0.
+        """
+        ...
+
+    def candidates(self, histories: Behaviour, k: int) -> list[Keys]:
+        """For each person the positions of about k items that may suit them best, best first, by the cheapest way.
+
+        Seen ones may be among them. Fewer than k, down to none, where it has nothing to say on the others.
+        """
+        ...
+
+    def contributions(self, history: Behaviour, column: int) -> NDArray[np.float32]:
+        """How much each event of one person adds to an item's score, (n_events,); zeros where it cannot be told."""
+        ...
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What was learnt, as arrays that can be written to a file; ``restore`` takes them back."""
+        ...
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take back what ``state`` gave, which may be memory-mapped and read-only."""
         ...

@@ -116,7 +116,8 @@ class Store:
         if not create:
             return StoreError(f"there is no store at {self.path}: make one with `mmsearch index FOLDER`")
         if self._has_others():
-            return StoreError(f"expected a store or an empty folder at {self.path}, got a folder with other files in it")
+            got = "a folder with other files in it"
+            return StoreError(f"expected a store or an empty folder at {self.path}, got {got}")
         return None
 
     def _has_others(self) -> bool:

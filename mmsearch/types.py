@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,13 +112,58 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Interaction:
+    """One event: a person had to do with an item.
+
+    ``weight`` above 0 is liking, and more of it more; 0 says only that they have seen it; below 0 is disliking.
+    ``time`` is in seconds since 1970 (UTC); None where it is not known. ``kind`` is a word of one's own, such as
+    ``view`` or ``buy``. The same person, item, kind and time are the same event, however often it is told.
+
+    >>> Interaction("ann", "b1", kind="buy", weight=3.0).weight
+    3.0
+    """
+
+    user: str
+    item: str
+    kind: str = "view"
+    weight: float = 1.0
+    time: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("user", "item", "kind"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise InvalidInput(f"expected a str that is not empty as {name}, got {value!r}")
+        for name in ("weight", "time"):
+            value = getattr(self, name)
+            if name == "time" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidInput(f"expected a finite number as {name}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One part of why an item was recommended.
+
+    ``kind`` is what speaks for it (``looks``, ``text``, ``details``, ``had together``, ``had next``, ``taste``,
+    ``popular``), ``share`` how much of the positive score that is, from 0 to 1, and ``because`` the ids of the
+    person's items that it rests on, the strongest first; none where it rests on no item, as popularity does.
+    """
+
+    kind: str
+    share: float
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One ranked answer. ``rank`` starts at 1; a higher ``score`` is better.
 
     ``field`` says where it was found, and ``copies`` are the other items whose picture is identical. What reranking
     adds: the score and the rank by stage in the order of the stages (``vectors`` is the retrieval before them), the
     ``region`` of the picture that answers best, how well each of the query's ``words`` is found in it (cosines), and
-    ``notes`` on what could not be done for it.
+    ``notes`` on what could not be done for it. ``reasons`` say why it was recommended, the strongest first.
     """
 
     item: Item
@@ -130,6 +176,7 @@ class Hit:
     region: Box | None = None
     words: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
     def explain(self) -> str:
         """Why it is where it is, for people: each stage's score and the rank after it, region, words, notes."""
@@ -143,7 +190,26 @@ class Hit:
             lines.append(f"  best region: {left} to {right} from the left, {top} to {bottom} from the top")
         if self.words:
             lines.append("  words: " + ", ".join(f"{word} {score:.2f}" for word, score in self.words.items()))
+        if self.reasons:
+            lines.append(f"  {self.because()}")
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+    def because(self) -> str:
+        """The reasons as a sentence; empty without any.
+
+        >>> reasons = (Reason("looks", 0.7, ("a", "b")), Reason("had together", 0.3, ("b",)))
+        >>> Hit(Item(id="c"), score=1.0, rank=1, reasons=reasons).because()
+        'because of a and b: looks 0.7, had together 0.3'
+        """
+        if not self.reasons:
+            return ""
+        ids = list(dict.fromkeys(id for reason in self.reasons for id in reason.because))[:3]
+        named = (
+            f"because of {', '.join(ids[:-1])} and {ids[-1]}: "
+            if len(ids) > 1
+            else "".join(f"because of {id}: " for id in ids)
+        )
+        return named + ", ".join(f"{reason.kind} {reason.share:.1f}" for reason in self.reasons)
 
 
 @dataclass(frozen=True, slots=True)

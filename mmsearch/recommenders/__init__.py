@@ -1,0 +1,1 @@
+"""Recommenders: one file a model, each learning from a ``Behaviour``."""
