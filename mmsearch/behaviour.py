@@ -99,6 +99,13 @@ class Behaviour:
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return Behaviour(self.n_items, starts, self.items[kept], self.weights[kept], self.times[kept])
 
+    def over(self, n_items: int) -> Behaviour:
+        """The events with the first ``n_items`` items, as behaviour over these alone, or over more items than there were."""
+        if n_items == self.n_items:
+            return self
+        kept = self.where(self.items < n_items) if n_items < self.n_items else self
+        return Behaviour(n_items, kept.starts, kept.items, kept.weights, kept.times)
+
     def seen(self) -> csr_matrix:
         """(n_users, n_items) bool: who has had to do with what, in any way."""
         return self._sparse("seen", np.ones(len(self), dtype=bool))

@@ -16,6 +16,7 @@ from mmsearch.errors import EncoderMismatch, InvalidInput, MMSearchError
 from mmsearch.filling import ingest_all, reindex
 from mmsearch.filters import Filter
 from mmsearch.info import Info, collect
+from mmsearch.interacting import Interacting
 from mmsearch.profile import SETTINGS, Profile
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, stored_vectors
@@ -25,7 +26,7 @@ from mmsearch.store import Store, check_fields
 from mmsearch.types import AddReport, Hit, Item, Query, Report, Vectors
 
 
-class Engine:
+class Engine(Interacting):
     """Search over one store. Make one with ``Engine.open``.
 
     An engine may be used from many threads; searches see whole states of the store, whoever writes meanwhile.

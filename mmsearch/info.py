@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmsearch.catalog import path_of
+from mmsearch.catalog import EventBook, path_of
 from mmsearch.files import size_of
 from mmsearch.store import Store
 from mmsearch.types import FIELDS
@@ -25,7 +25,7 @@ class SpaceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A store's contents, encoder, terms, spaces, roots and failures; sizes in bytes."""
+    """A store's contents, encoder, terms, spaces, roots, failures and interactions; sizes in bytes."""
 
     path: str
     items: int
@@ -39,6 +39,8 @@ class Info:
     failures: int = 0
     bytes_on_disk: int = 0
     reindexing_to: str | None = None
+    users: int = 0
+    interactions: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Everything as a dict of plain values."""
@@ -51,6 +53,7 @@ def collect(store: Store) -> Info:
     """Look at a store; samples the recall of each searchable space."""
     with store.reading() as view:
         following = store.next_encoder()
+        users, interactions = EventBook(store.catalog).counts()
         return Info(
             path=str(store.path),
             items=len(store.catalog),
@@ -72,4 +75,6 @@ def collect(store: Store) -> Info:
             failures=len(store.catalog.failures()),
             bytes_on_disk=sum(size_of(Path(at) / name) for at, _, names in os.walk(store.path) for name in names),
             reindexing_to=following.name if following else None,
+            users=users,
+            interactions=interactions,
         )

@@ -204,6 +204,8 @@ class Recommender(Protocol):
     """
 
     name: str
+    n_items: int
+    """How many items it knows; below 0 before it has learnt anything."""
 
     def fit(self, behaviour: Behaviour) -> Self:
         """Learn from everybody's events. Nothing of it is kept but what is needed for answers."""

@@ -30,6 +30,10 @@ class Resolved:
     vectors: Vectors
     kinds: tuple[str, ...]
 
+    def of(self, places: Sequence[int]) -> Resolved:
+        """Those at these places."""
+        return Resolved(self.vectors[list(places)], tuple(self.kinds[n] for n in places))
+
 
 def as_query(query: QueryLike) -> Query:
     """Make a ``Query``: a str is a text, a Path, PIL image or bytes a picture. Nothing is guessed.
@@ -100,19 +104,23 @@ def _largest_weight(query: Query) -> float:
 
 
 def _text_vectors(texts: Sequence[str], encoder: Callable[[], Encoder]) -> Iterator[Vectors]:
-    """One unit vector a text; a text longer than the context is the mean of its windows."""
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise InvalidInput(f"expected a text to search for, got {text!r}")
         if len(text) > MAX_QUERY:
             raise InvalidInput(f"expected a query of at most {MAX_QUERY} characters, got {len(text)}: use fewer words")
+    return iter(text_vectors(texts, encoder))
+
+
+def text_vectors(texts: Sequence[str], encoder: Callable[[], Encoder]) -> list[Vectors]:
+    """One unit vector a text, (dim,), however long: the mean of its windows."""
     if not texts:
-        return iter(())
+        return []
     windows = [encoder().split_text(text) for text in texts]
     rows = encoder().encode_texts([window for its in windows for window in its])
     ends = np.cumsum([len(its) for its in windows])
     parts = np.split(rows, ends[:-1])
-    return iter([as_unit_vectors(part.mean(axis=0, keepdims=True))[0] for part in parts])
+    return [as_unit_vectors(part.mean(axis=0, keepdims=True))[0] for part in parts]
 
 
 def _image_vectors(images: Sequence[Path | Image.Image | bytes], encoder: Callable[[], Encoder]) -> Iterator[Vectors]:
@@ -124,18 +132,31 @@ def _image_vectors(images: Sequence[Path | Image.Image | bytes], encoder: Callab
 
 def _item_vectors(ids: Sequence[str], store: Store, view: View) -> Iterator[tuple[str, Vectors]]:
     """Each item's own vector and its field: its picture's where it has one, else the mean of its text's windows."""
+    return iter([next(iter(own.items())) for own in field_vectors(ids, store, view)])
+
+
+def field_vectors(ids: Sequence[str], store: Store, view: View) -> list[dict[str, Vectors]]:
+    """Each item's own unit vectors, (dim,) each, by the fields in which it has one, pictures first.
+
+    Raises
+    ------
+    ItemNotFound
+        For an unknown id.
+    InvalidInput
+        For an item that has none.
+    """
     if not ids:
-        return iter(())
+        return []
     keys = store.catalog.keys(list(ids))
-    by_key: dict[int, tuple[str, Vectors]] = {}
-    for field in reversed(FIELDS):
+    by_key: dict[int, dict[str, Vectors]] = {key: {} for key in keys}
+    for field in FIELDS:
         if field in view.spaces:
-            its, vectors = item_vectors(store, view, field, keys)
-            by_key |= {key: (field, vector) for key, vector in zip(its, vectors, strict=True)}
+            for key, vector in zip(*item_vectors(store, view, field, keys), strict=True):
+                by_key[key][field] = vector
     for id, key in zip(ids, keys, strict=True):
-        if key not in by_key:
+        if not by_key[key]:
             raise InvalidInput(f"the item {id!r} has no vector yet: run `mmsearch sync`")
-    return iter([by_key[key] for key in keys])
+    return [by_key[key] for key in keys]
 
 
 def item_vectors(store: Store, view: View, field: str, keys: Sequence[int] | None = None) -> tuple[list[int], Vectors]:

@@ -21,7 +21,7 @@ from mmsearch.protocols import Encoder, Reranker
 from mmsearch.queries import QueryLike, Resolved, as_query, resolve
 from mmsearch.rerank.stage import text_of
 from mmsearch.rerank.words import WordMatch
-from mmsearch.retrieval import Retriever, sorted_by
+from mmsearch.retrieval import Groups, Retriever, sorted_by
 from mmsearch.store import Store, View
 from mmsearch.types import KINDS, PICTURE, PICTURE_FOR_TEXTS, TEXT, Hit, Query, Vectors
 from mmsearch.vectors import check_k
@@ -79,8 +79,7 @@ class _Asked:
             kinds.append(OTHER if not usual else PICTURE_FOR_TEXTS if asks_texts else kind)
         for kind in dict.fromkeys(kinds):
             places = tuple(n for n, one in enumerate(kinds) if one == kind)
-            its = Resolved(resolved.vectors[list(places)], tuple(resolved.kinds[n] for n in places))
-            yield kind, cls(places, [batch[n] for n in places], its)
+            yield kind, cls(places, [batch[n] for n in places], resolved.of(places))
 
 
 def _only(view: View, field: str | None) -> str | None:
@@ -122,8 +121,10 @@ class Ranker:
         n_candidates: int | None = None,
         diversity: float = 0.0,
         collapse: float | None = None,
+        resolved: Resolved | None = None,
+        barred: Sequence[Groups] = (),
     ) -> list[list[Hit]]:
-        """The best k hits of each query, best first. See ``Engine.search``."""
+        """The best k hits of each query, best first. See ``Engine.search``; the rest is as in ``Retriever``."""
         k = check_k(k)
         _check_variety(diversity, collapse)
         checked = [as_query(query) for query in queries]
@@ -137,19 +138,21 @@ class Ranker:
         least = k if n_candidates is None else max(k, check_k(n_candidates))
         least = max(least, VARIETY_POOL * k) if diversity or collapse is not None else least
         answers: list[list[Hit]] = []
-        for batch in batches(checked, _BATCH if reranks else max(1, len(checked))):
+        for places in batches(range(len(checked)), _BATCH if reranks else max(1, len(checked))):
+            batch = [checked[n] for n in places]
             with self._store.reading() as view:
-                resolved = resolve(batch, self._encoder, self._store, view)
+                known = resolved.of(places) if resolved else resolve(batch, self._encoder, self._store, view)
                 found: dict[int, list[Hit]] = {}
                 # A query's own cascade says how many candidates it gets, so that it is answered as if asked alone.
-                for kind, its in _Asked.by_kind(batch, resolved, cascades, _only(view, field)):
+                for kind, its in _Asked.by_kind(batch, known, cascades, _only(view, field)):
                     wanted = 0 if n_candidates is not None else cascades[kind].n_candidates
                     hits = self.retriever.search_many(
                         its.queries, max(least, wanted), where=where, field=field, exact=exact, exclude=exclude,
-                        resolved=its.resolved, also=self._named(cascades[kind], its.queries, where, exclude),
+                        barred=[barred[places[n]] for n in its.places] if barred else (), resolved=its.resolved,
+                        also=self._named(cascades[kind], its.queries, where, exclude),
                     )  # fmt: skip
                     found |= zip(its.places, self._reranked(view, cascades[kind], its, hits, field), strict=True)
-                answers += [self._varied(found[n], k, diversity, collapse) for n in range(len(batch))]
+                answers += [self.varied(found[n], k, diversity, collapse) for n in range(len(batch))]
         if not checked:
             self.retriever.search_many([], k, where=where, field=field)  # which sees whether the rest is right
         return [sorted_by(hits, sort) for hits in answers]
@@ -250,7 +253,7 @@ class Ranker:
             answers.append(its.rerank(query, hits, slopes))
         return answers
 
-    def _varied(self, hits: list[Hit], k: int, diversity: float, collapse: float | None) -> list[Hit]:
+    def varied(self, hits: list[Hit], k: int, diversity: float, collapse: float | None) -> list[Hit]:
         """Without near copies, chosen for relevance and variety, the first k."""
         if (not diversity and collapse is None) or len(hits) < 2:
             return hits[:k]

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from mmsearch.store import Store, View
 from mmsearch.types import FIELDS, Hit, Keys, Neighbors
 from mmsearch.vectors import MAX_K, SCORE_DECIMALS, check_k
 
+Groups: TypeAlias = frozenset[bytes | int]
+"""What identical pictures have in common: their content; or the key of an item without a picture."""
 REMEMBERED = 8
 """Filters' answers, and scales, that are kept for the next search of the same state."""
 SPARE = 4
@@ -91,6 +93,7 @@ class Retriever:
         field: str | None = None,
         sort: str | None = None,
         exclude: Sequence[str] = (),
+        barred: Sequence[Groups] = (),
         exact: bool = False,
         resolved: Resolved | None = None,
         also: Sequence[Sequence[int]] = (),
@@ -99,6 +102,10 @@ class Retriever:
 
         Parameters
         ----------
+        exclude
+            Ids of items that no query finds, nor copies of their pictures.
+        barred
+            For each query the groups (see ``Candidate``) that it does not find either.
         resolved
             The queries' vectors, if they are known already.
         also
@@ -107,27 +114,32 @@ class Retriever:
         """
         k = check_k(k)
         checked = [as_query(query) for query in queries]
-        condition = None if where is None else parse(where)
-        if condition == And(()):
-            condition = None
+        condition = condition_of(where)
         with self._store.reading() as view:
             spaces = _spaces(view, field)
             if not checked:
                 return []
             resolved = resolved or resolve(checked, self._encoder, self._store, view)
-            barred = self._barred(exclude)
+            nobody = self._barred(exclude)
+            barred = [nobody | own for own in barred] or [nobody] * len(checked)
             named = [self._with_copies(keys) for keys in also] or [[] for _ in checked]
             found: list[list[Candidate]] = [[] for _ in checked]
             others: list[list[Candidate]] = [[] for _ in checked]
             for space in spaces:
-                allowed = None if condition is None else self._let_through(view, space, condition)
-                search = _FieldSearch(self._store, space, allowed, barred, k, exact)
+                search = self.within(view, space, condition, barred, k, exact)
                 for to, answers in ((found, search.run(resolved)), (others, search.of_items(resolved, named))):
                     for candidates, answer, kind in zip(to, answers, resolved.kinds, strict=True):
                         candidates += self._calibrated(view, space, kind, answer) if len(spaces) > 1 else answer
-            best = [_best_groups(candidates, k) for candidates in found]
-            best = [_best_groups([*its, *more], k + len(more)) for its, more in zip(best, others, strict=True)]
-            return [sorted_by(hits, sort) for hits in self._hits(best)]
+            best = [best_groups(candidates, k) for candidates in found]
+            best = [best_groups([*its, *more], k + len(more)) for its, more in zip(best, others, strict=True)]
+            return [sorted_by(hits, sort) for hits in self.hits(best)]
+
+    def within(
+        self, view: View, space: SearchSpace, condition: Condition | None, barred: Sequence[Groups], k: int, exact: bool
+    ) -> FieldSearch:
+        """A search of one space for k groups a query; ``barred`` are the groups that each query must not find."""
+        allowed = None if condition is None else self._let_through(view, space, condition)
+        return FieldSearch(self._store, space, allowed, barred, k, exact)
 
     def _with_copies(self, keys: Sequence[int]) -> list[int]:
         """These items and those with the same pictures, which share a place and its best score."""
@@ -135,7 +147,7 @@ class Retriever:
         contents = {row[5] for row in rows.values() if row[5] is not None}
         return sorted({*rows, *(row[0] for row in self._store.catalog.rows_by_content(contents))})
 
-    def _barred(self, exclude: Sequence[str]) -> frozenset[bytes | int]:
+    def _barred(self, exclude: Sequence[str]) -> Groups:
         """The groups that must not be found: those of the excluded items."""
         return frozenset(row[5] or row[0] for row in self._store.catalog.rows_by_id(exclude))
 
@@ -174,7 +186,7 @@ class Retriever:
         scores = self._scale(view, space, kind)(np.array([candidate.score for candidate in found], dtype=np.float32))
         return [replace(candidate, score=float(score)) for candidate, score in zip(found, scores, strict=True)]
 
-    def _hits(self, chosen: Sequence[Sequence[Candidate]]) -> list[list[Hit]]:
+    def hits(self, chosen: Sequence[Sequence[Candidate]]) -> list[list[Hit]]:
         """Fill in items and the copies of their pictures, for all queries at once."""
         flat = [candidate for its in chosen for candidate in its]
         contents = {candidate.content for candidate in flat if candidate.content is not None}
@@ -203,7 +215,7 @@ class Retriever:
         ]
 
 
-class _FieldSearch:
+class FieldSearch:
     """The best groups of one field, for a batch of queries."""
 
     def __init__(
@@ -211,7 +223,7 @@ class _FieldSearch:
         store: Store,
         space: SearchSpace,
         allowed: Allowed | None,
-        barred: frozenset[bytes | int],
+        barred: Sequence[Groups],
         k: int,
         exact: bool,
     ) -> None:
@@ -228,7 +240,7 @@ class _FieldSearch:
         """Ask for more and more rows until each query has k groups, or every row was seen."""
         answers: list[list[Candidate]] = [[] for _ in resolved.kinds]
         waiting = list(range(len(answers)))
-        n = self.k + SPARE + len(self.barred)
+        n = self.k + SPARE + max(map(len, self.barred), default=0)
         if self.allowed is not None and self.among is None:
             n = int(n * self.total / max(1, len(self.allowed.rows)))
         while waiting and self.total:
@@ -242,7 +254,7 @@ class _FieldSearch:
             near = self.space.search(resolved.vectors[waiting], n, among=self.among, exact=self.exact)
             again = []
             for i, neighbors in zip(waiting, near, strict=True):
-                answers[i] = self._candidates(neighbors)
+                answers[i] = self._candidates(neighbors, self.barred[i])
                 if n < min(self.total, MAX_K) and not self._enough(answers[i], neighbors):
                     again.append(i)
             waiting, n = again, n * 4
@@ -255,10 +267,10 @@ class _FieldSearch:
             rows = self.store.book.of_items(self.space.record.space, its)[1] if its else ()
             if len(rows):
                 (near,) = self.space.search(resolved.vectors[n : n + 1], len(rows), among=np.asarray(rows))
-                answers[n] = self._candidates(near)
+                answers[n] = self._candidates(near, self.barred[n])
         return answers
 
-    def _candidates(self, near: Neighbors) -> list[Candidate]:
+    def _candidates(self, near: Neighbors, barred: Groups) -> list[Candidate]:
         """The items behind rows, each by its best row, best first."""
         scores = dict(zip(near.keys.tolist(), near.scores.tolist(), strict=True))
         owners = self.store.book.owners(self.space.record.space, near.keys)
@@ -269,7 +281,7 @@ class _FieldSearch:
         field = self.space.record.field
         for row, key, id, content in owners:
             score = min(1.0, scores[row])
-            if (content or key) not in self.barred and (key not in best or best[key].score < score):
+            if (content or key) not in barred and (key not in best or best[key].score < score):
                 best[key] = Candidate(key, id, content, score, field)
         return list(best.values())
 
@@ -277,12 +289,18 @@ class _FieldSearch:
         """Whether k groups are known and no unseen row can tie with the last of them."""
         if not len(near):
             return False
-        best = _best_groups(found, self.k)
+        best = best_groups(found, self.k)
         last = round(float(near.scores[-1]), SCORE_DECIMALS)
         return len(best) == self.k and round(best[-1].score, SCORE_DECIMALS) > last
 
 
-def _best_groups(found: Sequence[Candidate], k: int) -> list[Candidate]:
+def condition_of(where: Filter | None) -> Condition | None:
+    """A filter, parsed; None for one that lets everything through."""
+    condition = None if where is None else parse(where)
+    return None if condition == And(()) else condition
+
+
+def best_groups(found: Sequence[Candidate], k: int) -> list[Candidate]:
     """The best candidate of each group, the best k groups, equal scores by id."""
     ordered = sorted(found, key=lambda candidate: (-round(candidate.score, SCORE_DECIMALS), candidate.id))
     groups: dict[bytes | int, Candidate] = {}

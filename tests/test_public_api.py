@@ -117,7 +117,7 @@ def test_search_gives_ten_by_default_and_a_new_store_gets_the_embedded_model_by_
     ("kind", "fields"),
     [
         (Item, ["id", "path", "text", "metadata", "image"]),
-        (Hit, ["item", "score", "rank", "copies", "field", "scores", "ranks", "region", "words", "notes"]),
+        (Hit, ["item", "score", "rank", "copies", "field", "scores", "ranks", "region", "words", "notes", "reasons"]),
         (AddReport, ["added", "unchanged", "moved", "removed", "failed", "changed"]),
         (Query, ["text", "image", "id", "vector", "weight", "others"]),
     ],

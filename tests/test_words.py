@@ -170,6 +170,7 @@ def make_old(store):
     """Turn a store back to version 1, before there was a full-text index."""
     with closing(sqlite3.connect(store / FILE)) as db:
         db.executescript(
+            "DROP TRIGGER events_gone; DROP TABLE events; DROP TABLE users;"
             "DROP TABLE words; DROP VIEW worded; ALTER TABLE items DROP COLUMN titles; PRAGMA user_version = 1"
         )
 

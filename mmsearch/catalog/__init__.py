@@ -2,6 +2,7 @@
 
 from mmsearch.catalog.catalog import FILE, Catalog
 from mmsearch.catalog.database import Database
+from mmsearch.catalog.events import AMBIGUOUS, UNKNOWN_TIME, EventBook, Events, comparable
 from mmsearch.catalog.records import (
     ITEM_COLUMNS,
     EncoderRecord,
@@ -17,17 +18,22 @@ from mmsearch.catalog.records import (
 from mmsearch.catalog.rows import RowBook
 
 __all__ = [
+    "AMBIGUOUS",
     "FILE",
     "ITEM_COLUMNS",
+    "UNKNOWN_TIME",
     "Catalog",
     "Database",
     "EncoderRecord",
+    "EventBook",
+    "Events",
     "Known",
     "NewItem",
     "PictureFacts",
     "RowBook",
     "SpaceRecord",
     "bytes_of",
+    "comparable",
     "item_of",
     "metadata_json",
     "path_of",

@@ -110,6 +110,27 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         " tokenize = 'unicode61 remove_diacritics 2')",
         "INSERT INTO words (words) VALUES ('rebuild')",
     ),
+    (
+        "CREATE TABLE users (user INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)",
+        # event counts up in the order of telling. A time of minus infinity is unknown: NULLs would never be the same
+        # event, and like this unknown times come first.
+        """CREATE TABLE events (
+            event INTEGER PRIMARY KEY,
+            user INTEGER NOT NULL REFERENCES users,
+            item INTEGER NOT NULL REFERENCES items ON DELETE CASCADE,
+            kind TEXT NOT NULL,
+            weight REAL NOT NULL,
+            time REAL NOT NULL,
+            UNIQUE (user, item, kind, time)
+        )""",
+        "CREATE INDEX events_item ON events (item)",
+        # Whoever has learnt from events can tell by this setting that they have changed since; EventBook counts too.
+        """CREATE TRIGGER events_gone BEFORE DELETE ON items
+            WHEN EXISTS (SELECT 1 FROM events WHERE item = OLD.key)
+        BEGIN
+            UPDATE settings SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE name = 'events';
+        END""",
+    ),
 )
 
 

@@ -10,6 +10,8 @@ import typer
 from mmsearch.cli import FOUND_NOTHING, options
 from mmsearch.cli.comparing import compare
 from mmsearch.cli.evaluating import bank, evaluate, tune
+from mmsearch.cli.interacting import app as interactions
+from mmsearch.cli.judging import eval_recommend
 from mmsearch.cli.searching import search, similar
 
 app = typer.Typer(
@@ -28,9 +30,11 @@ app = typer.Typer(
 app.command()(search)
 app.command()(similar)
 app.command("eval")(evaluate)
+app.command("eval-recommend")(eval_recommend)
 app.command()(tune)
 app.command()(compare)
 app.command()(bank)
+app.add_typer(interactions, name="interactions")
 
 Spaces = Annotated[
     str | None,

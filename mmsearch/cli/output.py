@@ -207,7 +207,8 @@ def show_tuned(tuned: Tuned) -> None:
 def show_info(facts: Info, stages: Mapping[str, Sequence[str]], n_bank: int) -> None:
     """What is in a store, and what puts its answers in order, for people."""
     size = f"{facts.items} items, {facts.bytes_on_disk / 1e6:.1f} MB"
-    out.print(f"{facts.path}: {size}", soft_wrap=True, markup=False)
+    told = f", {facts.interactions} interactions of {facts.users} users" if facts.interactions else ""
+    out.print(f"{facts.path}: {size}{told}", soft_wrap=True, markup=False)
     terms = f"encoder  {facts.encoder} ({facts.runtime})\nterms    {facts.licence}"
     out.print(terms, soft_wrap=True, markup=False)
     for name, space in facts.spaces.items():

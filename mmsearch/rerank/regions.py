@@ -102,10 +102,15 @@ class Regions(StoreStage):
 
 def blend(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
     """Cosines of n pictures' views, (n, n_views), to one number each, (n,), on the scale of a cosine."""
-    weights = np.full(cosines.shape[1], FINE_WEIGHT, dtype=np.float32)
-    weights[WHOLE], weights[MIRROR], weights[CROPS] = WHOLE_WEIGHT, MIRROR_WEIGHT, CROPS_WEIGHT / len(BOXES[CROPS])
-    mean = (cosines * (weights / weights.sum())).sum(axis=1)
+    mean = (cosines * view_shares(cosines.shape[1])).sum(axis=1)
     return np.asarray((mean + BEST_WEIGHT * cosines.max(axis=1)) / (1 + BEST_WEIGHT), dtype=np.float32)
+
+
+def view_shares(n_views: int) -> NDArray[np.float32]:
+    """The share of each view in the mean over views, (n_views,); they sum to 1."""
+    weights = np.full(n_views, FINE_WEIGHT, dtype=np.float32)
+    weights[WHOLE], weights[MIRROR], weights[CROPS] = WHOLE_WEIGHT, MIRROR_WEIGHT, CROPS_WEIGHT / len(BOXES[CROPS])
+    return np.asarray(weights / weights.sum(), dtype=np.float32)
 
 
 def query_views(query: Query, collection: Collection) -> Vectors:

@@ -1,0 +1,145 @@
+"""``ItemVectors``: what items look like, say or are labelled, by position, for recommenders that go by content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.errors import InvalidInput
+from mmsearch.types import Keys, Vectors
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_SAMPLE = 20_000
+"""Vectors of which the mean is taken."""
+_KEPT = 20_000_000
+"""Numbers of vectors that are kept ready: 80 MB."""
+_BLOCK = 32_768
+"""Vectors held at once as float32."""
+
+
+class ItemVectors:
+    """One vector an item, of one field; items may have none.
+
+    Vectors are handed out less the field's mean and made unit rows again: what all items of a collection have in
+    common says nothing of a person's taste, and vectors of CLIP have much in common (Mu & Viswanath, ICLR 2018,
+    section 2, take off the mean of word vectors for the same reason).
+
+    Parameters
+    ----------
+    matrix
+        (n_rows, dim) of any float dtype, dense and possibly memory-mapped, or a scipy csr matrix.
+    rows
+        (n_items,) int64, the row of each item, -1 for none. None: row n is item n's.
+    centred
+        Whether the mean is taken off.
+    """
+
+    def __init__(self, matrix: NDArray[Any] | csr_matrix, rows: Keys | None = None, *, centred: bool = True) -> None:
+        self._matrix = matrix
+        self._rows = np.arange(matrix.shape[0]) if rows is None else np.asarray(rows, dtype=np.int64)
+        if len(self._rows) and (self._rows.min() < -1 or self._rows.max() >= matrix.shape[0]):
+            raise InvalidInput(f"expected rows from -1 to {matrix.shape[0] - 1}, got others")
+        self._centre = np.zeros(matrix.shape[1], dtype=np.float32)
+        self._all: Vectors | None = None
+        there = np.flatnonzero(self._rows >= 0)
+        if centred and len(there) > 1:
+            picked = there[:: max(1, len(there) // _SAMPLE)]
+            self._centre = self.take(picked).mean(axis=0)
+        if len(self) * self.dim <= _KEPT:
+            self._all = self.take(np.arange(len(self)))
+
+    def __len__(self) -> int:
+        """How many items, with and without a vector."""
+        return len(self._rows)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self._matrix.shape[1])
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """(n_items,): which items have a vector."""
+        return self._rows >= 0
+
+    def take(self, columns: Keys) -> Vectors:
+        """Vectors of items, (m, dim) float32 unit rows; zeros for an item without one, or one that is just the mean."""
+        if self._all is not None:
+            return self._all[columns]
+        rows = self._rows[columns]
+        has = rows >= 0
+        vectors = np.zeros((len(rows), self.dim), dtype=np.float32)
+        if has.any():
+            picked = self._matrix[rows[has]]
+            vectors[has] = unit_or_zero(self.prepare(_dense(picked)))
+        return vectors
+
+    def prepare(self, vectors: NDArray[Any]) -> Vectors:
+        """Vectors of the field, (n, dim), less its mean and made unit rows."""
+        return unit_or_zero(np.asarray(vectors, dtype=np.float32) - self._centre)
+
+    def blocks(self) -> Iterator[tuple[int, Vectors]]:
+        """All vectors in blocks, each with the position of its first item."""
+        for start in range(0, len(self), _BLOCK):
+            yield start, self.take(np.arange(start, min(start + _BLOCK, len(self))))
+
+
+def detail_vectors(metadata: Sequence[Mapping[str, Any]], *, max_words: int = 256) -> ItemVectors | None:
+    """Vectors of what items are labelled with: strings and lists of strings in their metadata, as field and value.
+
+    A value counts that more than one item, and at most half of them, have; so ids and titles do not. Weights are
+    log(n_items / n_with_it) (Spärck Jones 1972). None if no value is left.
+
+    Parameters
+    ----------
+    metadata
+        One mapping an item.
+    max_words
+        The values that most items have are kept, at most so many.
+    """
+    from scipy.sparse import csr_matrix  # whose import takes long
+
+    labels = [_labels(one) for one in metadata]
+    counts: dict[tuple[str, str], int] = {}
+    for its in labels:
+        for label in its:
+            counts[label] = counts.get(label, 0) + 1
+    shared = [label for label, n in counts.items() if 1 < n <= len(labels) / 2]
+    kept = sorted(shared, key=lambda label: (-counts[label], label))[:max_words]
+    if not kept:
+        return None
+    place = {label: n for n, label in enumerate(kept)}
+    items, words = [], []
+    for item, its in enumerate(labels):
+        found = [place[label] for label in its if label in place]
+        items += [item] * len(found)
+        words += found
+    rarity = np.log(len(labels) / np.array([counts[label] for label in kept], dtype=np.float32))
+    matrix = csr_matrix((rarity[words], (items, words)), shape=(len(labels), len(kept)), dtype=np.float32)
+    has = np.diff(matrix.indptr) > 0
+    return ItemVectors(matrix, np.where(has, np.arange(len(labels)), -1))
+
+
+def unit_or_zero(vectors: NDArray[Any]) -> Vectors:
+    """Rows made unit rows, (n, dim) float32; those of next to no length become zeros."""
+    rows = np.asarray(vectors, dtype=np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Vectors = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 1e-6)
+    return unit
+
+
+def _labels(metadata: Mapping[str, Any]) -> set[tuple[str, str]]:
+    found = set()
+    for name, value in metadata.items():
+        members = value if isinstance(value, list | tuple) else [value]
+        found |= {(name, member) for member in members if isinstance(member, str) and member}
+    return found
+
+
+def _dense(rows: NDArray[Any] | csr_matrix) -> NDArray[Any]:
+    return np.asarray(rows) if isinstance(rows, np.ndarray) else rows.toarray()
