@@ -100,7 +100,7 @@ class Behaviour:
         return Behaviour(self.n_items, starts, self.items[kept], self.weights[kept], self.times[kept])
 
     def over(self, n_items: int) -> Behaviour:
-        """The events with the first ``n_items`` items, as behaviour over these alone, or over more items than there were."""
+        """The events with the first ``n_items`` items, as behaviour over so many, which may be more than there were."""
         if n_items == self.n_items:
             return self
         kept = self.where(self.items < n_items) if n_items < self.n_items else self

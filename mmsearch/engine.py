@@ -16,27 +16,26 @@ from mmsearch.errors import EncoderMismatch, InvalidInput, MMSearchError
 from mmsearch.filling import ingest_all, reindex
 from mmsearch.filters import Filter
 from mmsearch.info import Info, collect
-from mmsearch.interacting import Interacting
 from mmsearch.profile import SETTINGS, Profile
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, stored_vectors
 from mmsearch.ranking import Ranker, Rerank, SearchOptions
+from mmsearch.recommending import Recommending
 from mmsearch.sources import Given, Source, open_source, source_of_root
 from mmsearch.store import Store, check_fields
 from mmsearch.types import AddReport, Hit, Item, Query, Report, Vectors
 
 
-class Engine(Interacting):
+class Engine(Recommending):
     """Search over one store. Make one with ``Engine.open``.
 
     An engine may be used from many threads; searches see whole states of the store, whoever writes meanwhile.
     """
 
     def __init__(self, store: Store, encoder: Encoder | None) -> None:
-        self._store = store
+        super().__init__(store, Ranker(store, lambda: self.encoder))
         self._given = encoder
         self._encoder = encoder
-        self._ranker = Ranker(store, lambda: self.encoder)
 
     @classmethod
     def open(
@@ -277,11 +276,6 @@ class Engine(Interacting):
         if isinstance(queries, str | bytes | Path | Query) or not isinstance(queries, Iterable):
             raise InvalidInput("expected a list of queries, got a single one: use search, or put it in brackets")
         return self._ranker.search_many(list(queries), k, **options)
-
-    def similar(self, id: str, k: int = 10, *, where: Filter | None = None, field: str | None = None) -> list[Hit]:
-        """The k items most like one of the store; neither itself nor exact copies of its picture are among them."""
-        (hits,) = self._ranker.search_many([Query(id=id)], k, where=where, field=field, exclude=[id], rerank=False)
-        return hits
 
     def set_bank(self, queries: Iterable[str] | None, *, source: str = "", progress: Report | None = None) -> int:
         """Tell the store what people ask: a thousand queries or more, from a log or from captions of like pictures.

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack
 
 import numpy as np
-from PIL import Image
 
+from mmsearch.anchors import Anchor, Like, anchors_of, resolved
 from mmsearch.blending import Asked, Blend
 from mmsearch.cascade import Cascade
-from mmsearch.errors import InvalidInput, ItemNotFound
+from mmsearch.errors import InvalidInput
 from mmsearch.filters import Filter
-from mmsearch.images import open_picture
 from mmsearch.overlap import batches
-from mmsearch.protocols import Encoder
-from mmsearch.queries import Resolved, field_vectors, text_vectors
 from mmsearch.ranking import VARIETY_POOL, Ranker, Rerank
 from mmsearch.rerank.views import Views
-from mmsearch.retrieval import Groups, condition_of
-from mmsearch.store import Store, View
-from mmsearch.types import FIELDS, Hit, Item, Query, Reason, Vectors
+from mmsearch.retrieval import condition_of
+from mmsearch.store import Store
+from mmsearch.types import FIELDS, Hit, Item, Reason
 from mmsearch.vectors import MAX_K, check_k
 
-Like: TypeAlias = str | Path | Item | Hit
-"""What others are to be like: the id of an item, a picture on disk, an item that need not be in the store, a hit."""
 Fields: TypeAlias = str | Sequence[str] | Mapping[str, float]
 """What is compared: a field, several that count the same, or the weight of each."""
 
@@ -46,25 +41,6 @@ class SimilarOptions(TypedDict, total=False):
     diversity: float
     exact: bool
     rerank: Rerank
-
-
-@dataclass(frozen=True, slots=True)
-class _Anchor:
-    """What others are compared with.
-
-    ``vectors`` are its unit vectors, (dim,) each, by field, pictures first; ``query`` is what stages are asked with,
-    which the first of them stands for; ``barred`` is itself and its copies; ``id`` is empty for what is not stored.
-    """
-
-    query: Query
-    vectors: Mapping[str, Vectors]
-    barred: Groups
-    id: str = ""
-
-    @property
-    def kind(self) -> str:
-        """The field of the vector that it is searched with."""
-        return next(iter(self.vectors))
 
 
 class Similar:
@@ -108,12 +84,12 @@ class Similar:
         answers: list[list[Hit]] = []
         for batch in batches(ids, _BATCH):
             with self._store.reading() as view:
-                anchors = _anchors(batch, lambda: self._ranker.collection.encoder, self._store, view)
+                anchors = anchors_of(batch, lambda: self._ranker.collection.encoder, self._store, view)
                 if weights is None:
                     answers += self._ranker.search_many(
                         [anchor.query for anchor in anchors], k, where=where, field=field, exact=exact, rerank=cascade,
                         diversity=diversity, barred=[anchor.barred for anchor in anchors],
-                        resolved=_resolved(anchors, [anchor.kind for anchor in anchors]),
+                        resolved=resolved(anchors, [anchor.kind for anchor in anchors]),
                     )  # fmt: skip
                 else:
                     blend = Blend(self._ranker.retriever, view, condition_of(where), exact)
@@ -133,7 +109,7 @@ class Similar:
     def _blended(
         self,
         blend: Blend,
-        anchors: Sequence[_Anchor],
+        anchors: Sequence[Anchor],
         weights: Mapping[str, float],
         k: int,
         cascade: Cascade,
@@ -147,7 +123,7 @@ class Similar:
             (hits,) = self._ranker.retriever.hits([[one.candidate for one in found]])
             hits = [replace(hit, scores=one.cosines) for hit, one in zip(hits, found, strict=True)]
             if cascade.steps:
-                self._ranker.collection.remember([anchor.query], _resolved([anchor], [next(iter(own.shares))]))
+                self._ranker.collection.remember([anchor.query], resolved([anchor], [next(iter(own.shares))]))
                 hits = cascade.rerank(anchor.query, hits, own.shares)
             why = {one.candidate.id: _reasons(one.cosines, own.shares, anchor.id) for one in found}
             hits = self._ranker.varied(hits, k, diversity, None)
@@ -155,7 +131,7 @@ class Similar:
         return answers
 
 
-def check_weights(fields: Fields) -> dict[str, float]:
+def check_weights(fields: Fields, known: Sequence[str] = FIELDS) -> dict[str, float]:
     """The weight of each field to compare, pictures first; fields of weight 0 are left out.
 
     Raises
@@ -168,19 +144,19 @@ def check_weights(fields: Fields) -> dict[str, float]:
     """
     if isinstance(fields, str):
         fields = [fields]
-    if not isinstance(fields, Mapping | Sequence) or any(name not in FIELDS for name in fields):
-        raise InvalidInput(f"expected fields of {', '.join(FIELDS)}, or weights by field; got {fields!r}")
+    if not isinstance(fields, Mapping | Sequence) or any(name not in known for name in fields):
+        raise InvalidInput(f"expected fields of {', '.join(known)}, or weights by field; got {fields!r}")
     given = dict(fields) if isinstance(fields, Mapping) else dict.fromkeys(fields, 1.0)
     for name, weight in given.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 <= weight < math.inf:
             raise InvalidInput(f"expected a finite weight of at least 0 for {name}, got {weight!r}")
-    weights = {name: float(given[name]) for name in FIELDS if given.get(name, 0) > 0}
+    weights = {name: float(given[name]) for name in known if given.get(name, 0) > 0}
     if not weights:
         raise InvalidInput(f"expected at least one field with a weight above 0, got {fields!r}")
     return weights
 
 
-def _shares(anchor: _Anchor, weights: Mapping[str, float]) -> dict[str, float]:
+def _shares(anchor: Anchor, weights: Mapping[str, float]) -> dict[str, float]:
     """What one unit of cosine in each field adds to a score: the weights of the fields that it has, summing to 1."""
     largest = max(weights.values())  # divided by first, so that no sum is infinite
     own = {name: weight / largest for name, weight in weights.items() if name in anchor.vectors}
@@ -200,77 +176,3 @@ def _reasons(cosines: Mapping[str, float], shares: Mapping[str, float], id: str)
     total = sum(parts.values())
     ordered = sorted((name for name, part in parts.items() if part > 0), key=lambda name: -parts[name])
     return tuple(Reason(REASONS[name], round(parts[name] / total, 4), (id,) if id else ()) for name in ordered)
-
-
-# What to compare with -----------------------------------------------------------------------------------------------
-
-
-def _anchors(likes: Sequence[Like], encoder: Callable[[], Encoder], store: Store, view: View) -> list[_Anchor]:
-    """What each of these stands for; pictures and texts that are not stored are encoded in one batch each.
-
-    Raises
-    ------
-    InvalidInput
-        For another type, or an item with nothing to compare.
-    ItemNotFound
-        For an unknown id.
-    PictureError
-        For a picture that cannot be opened.
-    """
-    meant = [_meant(like, store) for like in likes]
-    ids = [one for one in meant if isinstance(one, str)]
-    rows = store.catalog.rows_by_id(ids)
-    stored = iter(
-        [
-            _Anchor(Query(id=id), vectors, frozenset([row[5] or row[0]]), id)
-            for id, row, vectors in zip(ids, rows, field_vectors(ids, store, view), strict=True)
-        ]
-    )
-    given = iter(_encoded([one for one in meant if isinstance(one, Item)], encoder))
-    return [next(stored) if isinstance(one, str) else next(given) for one in meant]
-
-
-def _meant(like: Like, store: Store) -> str | Item:
-    """The id of a stored item, or an item to encode."""
-    item = like.item if isinstance(like, Hit) else Item(path=like) if isinstance(like, Path) else like
-    if isinstance(item, str):
-        return item
-    if not isinstance(item, Item):
-        got = type(item).__name__
-        raise InvalidInput(f"expected an id, a Path, an Item or a Hit, got {got}: a picture in memory is Item(image=…)")
-    try:
-        return store.catalog.get([item.id])[0].id
-    except ItemNotFound:
-        if item.id and _source(item) is None and item.text is None:
-            raise
-        return item
-
-
-def _encoded(items: Sequence[Item], encoder: Callable[[], Encoder]) -> list[_Anchor]:
-    """Anchors of items that are not stored."""
-    vectors: list[dict[str, Vectors]] = [{} for _ in items]
-    queries = [Query(text=item.text) if _source(item) is None else Query(image=_source(item)) for item in items]
-    pictures = [(n, source) for n, item in enumerate(items) if (source := _source(item)) is not None]
-    size = encoder().image_size if pictures else None
-    opened = {n: open_picture(source, min_side=size) for n, source in pictures}
-    rows = encoder().encode_images([picture.image for picture in opened.values()]) if opened else ()
-    for n, row in zip(opened, rows, strict=True):
-        vectors[n]["picture"] = row
-    texts = {n: item.text for n, item in enumerate(items) if item.text is not None and item.text.strip()}
-    for n, row in zip(texts, text_vectors(list(texts.values()), encoder), strict=True):
-        vectors[n]["text"] = row
-    for item, own in zip(items, vectors, strict=True):
-        if not own:
-            raise InvalidInput(f"expected an item with a picture or a text to compare, got {item!r:.80}")
-    barred = [frozenset([opened[n].content_hash] if n in opened else ()) for n in range(len(items))]
-    return [_Anchor(*one) for one in zip(queries, vectors, barred, strict=True)]
-
-
-def _source(item: Item) -> Path | Image.Image | bytes | None:
-    return item.path if item.image is None else item.image
-
-
-def _resolved(anchors: Sequence[_Anchor], kinds: Sequence[str]) -> Resolved:
-    """The vector of each anchor in the field named for it."""
-    rows = [anchor.vectors[kind] for anchor, kind in zip(anchors, kinds, strict=True)]
-    return Resolved(np.stack(rows), tuple(kinds))

@@ -8,6 +8,7 @@
       indexes/            HNSW graphs: a cache, rebuilt from the two above whenever it does not fit them
       pictures/           copies of pictures that were given in memory
       bank/               queries of the kind that people ask, for reranking
+      recommender/        what was learnt from interactions
       writer.lock         who writes
 """
 
@@ -38,7 +39,7 @@ from mmsearch.types import FIELDS, SPACES, Report
 DEFAULT_FIELDS = ("picture", "text")
 _ATTEMPTS = 3
 _OWN_FILE = re.compile(r"(\d+-[a-z]+-\d+)\.(vectors|usearch|hubs)")
-_FOLDERS = ("spaces", "indexes", "pictures", "bank")
+_FOLDERS = ("spaces", "indexes", "pictures", "bank", "recommender")
 _ENCODER, _NEXT, _FIELDS = "encoder", "next_encoder", "fields"
 
 

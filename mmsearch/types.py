@@ -195,21 +195,17 @@ class Hit:
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
     def because(self) -> str:
-        """The reasons as a sentence; empty without any.
+        """The reasons that are a twentieth or more as a sentence; empty without any.
 
         >>> reasons = (Reason("looks", 0.7, ("a", "b")), Reason("had together", 0.3, ("b",)))
         >>> Hit(Item(id="c"), score=1.0, rank=1, reasons=reasons).because()
         'because of a and b: looks 0.7, had together 0.3'
         """
-        if not self.reasons:
-            return ""
-        ids = list(dict.fromkeys(id for reason in self.reasons for id in reason.because))[:3]
-        named = (
-            f"because of {', '.join(ids[:-1])} and {ids[-1]}: "
-            if len(ids) > 1
-            else "".join(f"because of {id}: " for id in ids)
-        )
-        return named + ", ".join(f"{reason.kind} {reason.share:.1f}" for reason in self.reasons)
+        shown = [reason for reason in self.reasons if reason.share >= 0.05]
+        ids = list(dict.fromkeys(id for reason in shown for id in reason.because))[:3]
+        named = " and ".join([", ".join(ids[:-1]), ids[-1]] if len(ids) > 1 else ids)
+        kinds = ", ".join(f"{reason.kind} {reason.share:.1f}" for reason in shown)
+        return f"because of {named}: {kinds}" if named else kinds
 
 
 @dataclass(frozen=True, slots=True)

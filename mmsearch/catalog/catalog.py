@@ -11,6 +11,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mmsearch.catalog.database import Database
 from mmsearch.catalog.records import (
     ITEM_COLUMNS,
@@ -97,6 +100,29 @@ class Catalog:
         while rows := self.database.reader.execute(query, (last,)).fetchall():
             yield from ((row[0], item_of(row)) for row in rows)
             last = rows[-1][0]
+
+    def all_keys(self) -> NDArray[np.int64]:
+        """The keys of all items, (n,) ascending."""
+        rows = self.database.reader.execute("SELECT key FROM items ORDER BY key")
+        return np.fromiter((key for (key,) in rows), dtype=np.int64)
+
+    def extent(self) -> tuple[int, int]:
+        """How many items there are, and the last key: together they change whenever items come or go."""
+        count, last = self.database.reader.execute("SELECT count(*), max(key) FROM items").fetchone()
+        return int(count), int(last or 0)
+
+    def metadata(self, keys: Collection[int]) -> dict[int, dict[str, Any]]:
+        """Metadata by key; unknown keys are left out."""
+        rows = self.database.reader.execute(
+            "SELECT key, metadata FROM items WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
+        )
+        return {key: json.loads(metadata) for key, metadata in rows}
+
+    def passing(self, where: Condition) -> NDArray[np.int64]:
+        """The keys of the items that pass a filter, (n,) ascending."""
+        condition, values = to_sql(where)
+        rows = self.database.reader.execute(f"SELECT i.key FROM items i WHERE {condition} ORDER BY i.key", values)
+        return np.fromiter((key for (key,) in rows), dtype=np.int64)
 
     def known(self, root: int) -> dict[bytes, Known]:
         """What is known of each entry of a root."""

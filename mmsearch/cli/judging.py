@@ -57,12 +57,11 @@ def eval_recommend(
     Each model learns from what is left and ranks every item that is new to a person. Intervals are 95%, over people.
     """
     from mmsearch.cli.output import print_json, progress
-    from mmsearch.lineup import open_lineup
     from mmsearch.receval import evaluate_recommenders
 
     _check(split, by)
     with options.open_engine(store) as engine:
-        lineup = open_lineup(engine)
+        lineup = engine.lineup()
     factories, left_out = _chosen(lineup, models)
     parts = _split(lineup.behaviour, split, by, share, seed)  # refused here if it cannot be, before anything is fitted
     found: dict[str, RecEvaluation] = {}

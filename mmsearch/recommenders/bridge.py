@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from mmsearch.behaviour import Behaviour
 from mmsearch.errors import InvalidInput
-from mmsearch.recommenders.histories import check_fit, check_number, check_one, likes, recency, says
+from mmsearch.recommenders.histories import as_plain, averaged, check_fit, check_number, check_one, likes, recency, says
 from mmsearch.recommenders.itemvectors import ItemVectors
-from mmsearch.types import Keys
+from mmsearch.types import Keys, Vectors
 from mmsearch.vectors import best_first, check_k
 
 _BLOCK = 32_768
+_SAMPLE = 20_000
 
 
 class Bridge:
@@ -46,6 +47,7 @@ class Bridge:
     name = "bridge"
     _from: NDArray[np.float32]
     _to: NDArray[np.float32]
+    _axes: NDArray[np.float32]
 
     def __init__(
         self,
@@ -68,7 +70,8 @@ class Bridge:
         n_items = len(next(iter(self.fields.values())))
         if behaviour.n_items != n_items:
             raise InvalidInput(f"expected behaviour over {n_items} items, got {behaviour.n_items}")
-        features = self._features(n_items)
+        self._axes = self._find_axes(n_items)
+        features = self._features(0, n_items)
         liked = likes(behaviour)
         popularity = np.bincount(liked.indices, minlength=n_items).astype(np.float32)
         warm = popularity > 0
@@ -84,22 +87,25 @@ class Bridge:
         self._from, self._to, self.n_items = rows.astype(np.float32), features, n_items
         return self
 
-    def _features(self, n_items: int) -> NDArray[np.float32]:
-        """(n_items, n_features + 1) float32: the fields side by side in fewer directions, and a constant."""
-        width = sum(vectors.dim for vectors in self.fields.values())
-        kept = min(self.max_features, width)
-        axes = None
-        if kept < width:
-            picked = np.arange(0, n_items, max(1, n_items // 20_000))
-            sample = np.hstack([vectors.take(picked) for vectors in self.fields.values()]).astype(np.float64)
-            _, vectors_ = np.linalg.eigh(sample.T @ sample)
-            axes = vectors_[:, ::-1][:, :kept].astype(np.float32)
-        features = np.ones((n_items, kept + 1), dtype=np.float32)
-        for start in range(0, n_items, _BLOCK):
+    def _find_axes(self, n_items: int) -> NDArray[np.float32]:
+        """(dim, n_features): the directions of most variance, of a sample of items; as wide as the fields at most."""
+        picked = np.arange(0, n_items, max(1, n_items // _SAMPLE))
+        sample = self._side_by_side(picked).astype(np.float64)
+        if sample.shape[1] <= self.max_features:
+            return np.eye(sample.shape[1], dtype=np.float32)
+        axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, : self.max_features]
+        return axes.astype(np.float32)
+
+    def _features(self, first: int, n_items: int) -> NDArray[np.float32]:
+        """(n_items - first, n_features + 1) float32: the fields side by side along the axes, and a constant."""
+        features = np.ones((n_items - first, self._axes.shape[1] + 1), dtype=np.float32)
+        for start in range(first, n_items, _BLOCK):
             asked = np.arange(start, min(start + _BLOCK, n_items))
-            block = np.hstack([vectors.take(asked) for vectors in self.fields.values()])
-            features[asked, :kept] = block if axes is None else block @ axes
+            features[asked - first, :-1] = self._side_by_side(asked) @ self._axes
         return features
+
+    def _side_by_side(self, asked: Keys) -> Vectors:
+        return np.hstack([vectors.take(asked) for vectors in self.fields.values()])
 
     def scores(self, histories: Behaviour, columns: Keys | None = None) -> NDArray[np.float32]:
         """Foretold similarity to what each person likes, (n_users, n_items) or (n_users, m) float32."""
@@ -109,11 +115,15 @@ class Bridge:
 
     def _tastes(self, histories: Behaviour) -> NDArray[np.float32]:
         """(n_users, n_features + 1): what each person wants of content."""
-        say = says(histories, self.dislike) * recency(histories, self.decay)
+        say = self._says(histories)
         tastes = np.zeros((histories.n_users, self._to.shape[1]), dtype=np.float32)
         kept = np.flatnonzero(say)
         np.add.at(tastes, histories.users[kept], say[kept, None] * self._from[histories.items[kept]])
         return tastes
+
+    def _says(self, histories: Behaviour) -> NDArray[np.float32]:
+        """How much say each event has: those of a person add up to 1 in size."""
+        return averaged(says(histories, self.dislike) * recency(histories, self.decay), histories)
 
     def candidates(self, histories: Behaviour, k: int) -> list[Keys]:
         """The best k items of each person by a scan; see ``Recommender``."""
@@ -125,16 +135,30 @@ class Bridge:
         """How much each event adds to an item's score, (n_events,) float32; the score is their sum."""
         check_fit(history, self.n_items)
         check_one(history, column)
-        say = says(history, self.dislike) * recency(history, self.decay)
+        say = self._says(history)
         parts: NDArray[np.float32] = (say * (self._from[history.items] @ self._to[column])).astype(np.float32)
         return parts
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """``from`` and ``to``, each (n_items, n_features + 1) float32."""
-        return {"from": self._from, "to": self._to}
+        """``from`` and ``to``, each (n_items, n_features + 1) float32, and ``axes``, (dim, n_features)."""
+        return {"from": self._from, "to": self._to, "axes": self._axes}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Take back what ``state`` gave."""
-        self._from, self._to = state["from"], state["to"]
-        self.n_items = len(self._to)
+        """Take back what ``state`` gave; items that the fields have got since are foretold as well.
+
+        Raises
+        ------
+        InvalidInput
+            If the fields have other vectors than those it was learnt with.
+        """
+        self._from, self._to, self._axes = (as_plain(state[name]) for name in ("from", "to", "axes"))
+        n_items = len(next(iter(self.fields.values())))
+        width = sum(vectors.dim for vectors in self.fields.values())
+        if width != len(self._axes) or n_items < len(self._to):
+            raise InvalidInput(f"expected vectors {len(self._axes)} wide of {len(self._to)} items, got {width} wide")
+        if n_items > len(self._to):
+            later = self._features(len(self._to), n_items)
+            self._to = np.concatenate([self._to, later])
+            self._from = np.concatenate([self._from, np.zeros_like(later)])
+        self.n_items = n_items
         return self

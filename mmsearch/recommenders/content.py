@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmsearch.behaviour import Behaviour
 from mmsearch.errors import InvalidInput
-from mmsearch.recommenders.histories import check_fit, check_number, check_one, recency, says
+from mmsearch.recommenders.histories import averaged, check_fit, check_number, check_one, recency, says
 from mmsearch.recommenders.itemvectors import ItemVectors, unit_or_zero
 from mmsearch.recommenders.profiles import INTERESTS, MEAN, MOST_EVENTS, PROFILES, best_score, interests
 from mmsearch.types import Keys, Vectors
@@ -130,13 +130,25 @@ class Content:
 
     def contributions(self, history: Behaviour, column: int) -> NDArray[np.float32]:
         """How much each event adds to an item's score, (n_events,) float32; the score is their sum."""
+        parts = self.by_field(history, column)
+        return sum(parts.values(), np.zeros(len(history), dtype=np.float32))
+
+    def by_field(self, history: Behaviour, column: int) -> dict[str, NDArray[np.float32]]:
+        """What each event adds to an item's score, (n_events,) float32, in each field.
+
+        Raises
+        ------
+        InvalidInput
+            If it is not the history of one person, or the position is out of range.
+        """
         check_fit(history, self.n_items)
         check_one(history, column)
-        parts, say = np.zeros(len(history), dtype=np.float32), self._says(history)
+        say, parts = self._says(history), {}
         for name, weight in self._shares().items():
             things = self._things(name, history, say, 0)
             vector = self.fields[name].take(np.array([column]))[0]
-            parts[things.events] += np.float32(weight) * self._parts(things, vector)
+            parts[name] = np.zeros(len(history), dtype=np.float32)
+            parts[name][things.events] = np.float32(weight) * self._parts(things, vector)
         return parts
 
     def _things(self, name: str, histories: Behaviour, says_: NDArray[np.float32], user: int) -> _Things:
@@ -181,9 +193,7 @@ class Content:
 
     def _says(self, histories: Behaviour) -> NDArray[np.float32]:
         """How much say each event has: those of a person add up to 1 in size."""
-        say = says(histories, self.dislike) * recency(histories, self.decay)
-        total = np.bincount(histories.users, weights=np.abs(say), minlength=histories.n_users)
-        return (say / np.maximum(total, 1e-12)[histories.users]).astype(np.float32)
+        return averaged(says(histories, self.dislike) * recency(histories, self.decay), histories)
 
     def _shares(self) -> dict[str, float]:
         total = sum(self.weights.values()) or 1.0

@@ -114,6 +114,12 @@ def says(histories: Behaviour, dislike: float) -> NDArray[np.float32]:
     return np.where(parts < 0, np.float32(dislike) * parts, parts)
 
 
+def averaged(says: NDArray[np.float32], histories: Behaviour) -> NDArray[np.float32]:
+    """Says, (n_events,), divided by the sum of their sizes for each person, so that they add up to 1; zeros stay."""
+    total = np.bincount(histories.users, weights=np.abs(says), minlength=histories.n_users)
+    return np.asarray(says / np.maximum(total, 1e-12)[histories.users], dtype=np.float32)
+
+
 def recency(histories: Behaviour, decay: float) -> NDArray[np.float32]:
     """``decay`` ** (how many steps an event is before its person's end), (n_events,); 1 for the last.
 

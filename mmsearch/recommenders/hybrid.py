@@ -176,7 +176,7 @@ class Hybrid:
     def _model(self, voice: tuple[Part, float | None]) -> Recommender:
         part, fading = voice
         model = self.models[part.name]
-        return model.lately(fading) if fading and isinstance(model, Linear) else model
+        return model.lately(fading or 1.0) if isinstance(model, Linear) else model
 
     def candidates(self, histories: Behaviour, k: int) -> list[Keys]:
         """The best k of what the parts have in mind, at least 200 of each; see ``Recommender``."""
@@ -232,6 +232,11 @@ class Hybrid:
             arrays |= {f"{name}.{key}": value for key, value in model.state().items()}
         return arrays
 
+    @staticmethod
+    def names_in(state: Mapping[str, NDArray[Any]]) -> list[str]:
+        """The names of the parts of which ``state`` is."""
+        return bytes(np.asarray(state["parts"])).decode().split("\n")
+
     def restore(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take back what ``state`` gave; items that its parts have come to know since are without behaviour.
 
@@ -240,7 +245,7 @@ class Hybrid:
         InvalidInput
             If it was made of other parts.
         """
-        names = bytes(np.asarray(state["parts"])).decode().split("\n")
+        names = self.names_in(state)
         if names != [part.name for part in self.parts]:
             raise InvalidInput(f"expected a blend of {', '.join(p.name for p in self.parts)}, got {', '.join(names)}")
         for part in self.parts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class ItemVectors:
             raise InvalidInput(f"expected rows from -1 to {matrix.shape[0] - 1}, got others")
         self._centre = np.zeros(matrix.shape[1], dtype=np.float32)
         self._all: Vectors | None = None
+        self._later: Vectors = np.zeros((0, matrix.shape[1]), dtype=np.float32)
         there = np.flatnonzero(self._rows >= 0)
         if centred and len(there) > 1:
             picked = there[:: max(1, len(there) // _SAMPLE)]
@@ -55,7 +57,7 @@ class ItemVectors:
 
     def __len__(self) -> int:
         """How many items, with and without a vector."""
-        return len(self._rows)
+        return len(self._rows) + len(self._later)
 
     @property
     def dim(self) -> int:
@@ -65,19 +67,34 @@ class ItemVectors:
     @property
     def there(self) -> NDArray[np.bool_]:
         """(n_items,): which items have a vector."""
-        return self._rows >= 0
+        return np.concatenate([self._rows >= 0, np.abs(self._later).max(axis=1, initial=0) > 0])
 
     def take(self, columns: Keys) -> Vectors:
         """Vectors of items, (m, dim) float32 unit rows; zeros for an item without one, or one that is just the mean."""
+        if not len(self._later):
+            return self._own(columns)
+        vectors = np.zeros((len(columns), self.dim), dtype=np.float32)
+        early = columns < len(self._rows)
+        vectors[early] = self._own(columns[early])
+        vectors[~early] = self._later[columns[~early] - len(self._rows)]
+        return vectors
+
+    def _own(self, columns: Keys) -> Vectors:
         if self._all is not None:
             return self._all[columns]
         rows = self._rows[columns]
         has = rows >= 0
         vectors = np.zeros((len(rows), self.dim), dtype=np.float32)
         if has.any():
-            picked = self._matrix[rows[has]]
-            vectors[has] = unit_or_zero(self.prepare(_dense(picked)))
+            vectors[has] = unit_or_zero(self.prepare(_dense(self._matrix[rows[has]])))
         return vectors
+
+    def followed_by(self, vectors: NDArray[Any]) -> ItemVectors:
+        """The same items and, after them, others with (n, dim) vectors of the same field; zeros for one without."""
+        has = np.abs(vectors).max(axis=1, keepdims=True, initial=0) > 0
+        both = copy.copy(self)
+        both._later = np.where(has, self.prepare(vectors), np.float32(0))
+        return both
 
     def prepare(self, vectors: NDArray[Any]) -> Vectors:
         """Vectors of the field, (n, dim), less its mean and made unit rows."""
@@ -89,56 +106,12 @@ class ItemVectors:
             yield start, self.take(np.arange(start, min(start + _BLOCK, len(self))))
 
 
-def detail_vectors(metadata: Sequence[Mapping[str, Any]], *, max_words: int = 256) -> ItemVectors | None:
-    """Vectors of what items are labelled with: strings and lists of strings in their metadata, as field and value.
-
-    A value counts that more than one item, and at most half of them, have; so ids and titles do not. Weights are
-    log(n_items / n_with_it) (Spärck Jones 1972). None if no value is left.
-
-    Parameters
-    ----------
-    metadata
-        One mapping an item.
-    max_words
-        The values that most items have are kept, at most so many.
-    """
-    from scipy.sparse import csr_matrix  # whose import takes long
-
-    labels = [_labels(one) for one in metadata]
-    counts: dict[tuple[str, str], int] = {}
-    for its in labels:
-        for label in its:
-            counts[label] = counts.get(label, 0) + 1
-    shared = [label for label, n in counts.items() if 1 < n <= len(labels) / 2]
-    kept = sorted(shared, key=lambda label: (-counts[label], label))[:max_words]
-    if not kept:
-        return None
-    place = {label: n for n, label in enumerate(kept)}
-    items, words = [], []
-    for item, its in enumerate(labels):
-        found = [place[label] for label in its if label in place]
-        items += [item] * len(found)
-        words += found
-    rarity = np.log(len(labels) / np.array([counts[label] for label in kept], dtype=np.float32))
-    matrix = csr_matrix((rarity[words], (items, words)), shape=(len(labels), len(kept)), dtype=np.float32)
-    has = np.diff(matrix.indptr) > 0
-    return ItemVectors(matrix, np.where(has, np.arange(len(labels)), -1))
-
-
 def unit_or_zero(vectors: NDArray[Any]) -> Vectors:
     """Rows made unit rows, (n, dim) float32; those of next to no length become zeros."""
     rows = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: Vectors = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 1e-6)
     return unit
-
-
-def _labels(metadata: Mapping[str, Any]) -> set[tuple[str, str]]:
-    found = set()
-    for name, value in metadata.items():
-        members = value if isinstance(value, list | tuple) else [value]
-        found |= {(name, member) for member in members if isinstance(member, str) and member}
-    return found
 
 
 def _dense(rows: NDArray[Any] | csr_matrix) -> NDArray[Any]:

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.behaviour import Behaviour
-from mmsearch.recommenders.histories import as_plain, check_fit, check_learnt, check_number, check_one, recency, seen_of
+from mmsearch.recommenders.histories import (
+    as_plain,
+    averaged,
+    check_fit,
+    check_learnt,
+    check_number,
+    check_one,
+    recency,
+    seen_of,
+)
 from mmsearch.types import Keys
 from mmsearch.vectors import best_first, check_k
 
@@ -29,11 +38,15 @@ class Linear(ABC):
     """How many items it knows; below 0 before it has learnt anything."""
     fading = 1.0
     """What the say of an event is multiplied by for each step that it is before its person's end."""
+    averaged = False
+    """Whether the says of each person's events add up to 1 in size."""
     _settings = ("dislike",)
     """Names of the settings that answers depend on after fitting."""
 
     def lately(self, fading: float) -> Self:
         """The same model, sharing what it has learnt, with more regard to what a person did last.
+
+        The says of a person's events add up to 1 in size, so that long histories do not have larger scores.
 
         Parameters
         ----------
@@ -46,12 +59,14 @@ class Linear(ABC):
             If it is out of range.
         """
         other = copy.copy(self)
-        other.fading = check_number("fading", fading, 1e-6, 1)
+        other.fading, other.averaged = check_number("fading", fading, 1e-6, 1), True
         return other
 
     def _weighed(self, histories: Behaviour) -> NDArray[np.float32]:
         says = self._says(histories)
-        return says if self.fading == 1 else says * recency(histories, self.fading)
+        if not self.averaged:
+            return says
+        return averaged(says * recency(histories, self.fading), histories)
 
     @abstractmethod
     def _says(self, histories: Behaviour) -> NDArray[np.float32]:

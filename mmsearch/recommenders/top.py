@@ -26,7 +26,10 @@ _NOISE = 4e-6
 
 @dataclass(frozen=True, slots=True)
 class ByLength:
-    """Vectors, (n, dim) float32, their lengths, (n,) float32, and their positions, (n,) int64, the longest first."""
+    """Vectors, (n, dim) float32, their lengths, (n,) float32, and their positions, (n,) int64, the longest first.
+
+    With fewer positions only these are searched.
+    """
 
     items: Vectors
     lengths: Vectors
@@ -37,6 +40,10 @@ class ByLength:
         """Sort vectors by length."""
         lengths = np.sqrt(np.einsum("nd,nd->n", items, items))
         return cls(items, lengths, np.argsort(-lengths, kind="stable"))
+
+    def longest(self, n: int) -> ByLength:
+        """The n longest of them alone."""
+        return ByLength(self.items, self.lengths, self.order[:n])
 
 
 @runtime_checkable
@@ -168,7 +175,7 @@ class _Best:
     def run(self) -> list[Neighbors]:
         """Go through the items, the longest first, until no product can reach what was found."""
         found: list[tuple[Keys, Keys, Vectors]] = []
-        for number, start in enumerate(range(0, len(self.items), _ITEMS), start=1):
+        for number, start in enumerate(range(0, len(self.by_length.order), _ITEMS), start=1):
             keys = self.by_length.order[start : start + _ITEMS]
             alive = np.flatnonzero(self.lengths * self.by_length.lengths[keys[0]] + self.noise >= self.bar)
             if not len(alive):

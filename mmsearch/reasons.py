@@ -1,0 +1,53 @@
+"""Why an item was recommended: which kinds of evidence speak for it, and which of a person's items they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.lineup import REASONS, TOGETHER
+from mmsearch.people import Person
+from mmsearch.protocols import Recommender
+from mmsearch.recommenders.content import Content
+from mmsearch.recommenders.hybrid import Hybrid
+from mmsearch.types import Reason
+
+_NAMED = 2
+"""Items of the person's that are named for each kind of evidence."""
+_LEAST = 0.005
+"""A smaller share would be shown as nothing."""
+
+
+def reasons_of(model: Recommender, person: Person, position: int) -> tuple[Reason, ...]:
+    """The evidence for an item, the strongest first; shares of what speaks for it add up to 1, but for rounding."""
+    amounts: dict[str, float] = {}
+    by_event: dict[str, NDArray[np.float32]] = {}
+    for kind, amount, parts in _said(model, person, position):
+        amounts[kind] = amounts.get(kind, 0.0) + max(0.0, amount)
+        by_event[kind] = by_event.get(kind, np.zeros(len(parts), np.float32)) + parts
+    total = sum(amounts.values())
+    kinds = sorted((kind for kind in amounts if amounts[kind] > _LEAST * total), key=lambda kind: -amounts[kind])
+    return tuple(Reason(kind, round(amounts[kind] / total, 4), _strongest(by_event[kind], person)) for kind in kinds)
+
+
+def _said(model: Recommender, person: Person, position: int) -> Iterator[tuple[str, float, NDArray[np.float32]]]:
+    """Kind of evidence, how much it adds to the score, and what of that each event adds."""
+    if isinstance(model, Hybrid):
+        for say in model.says(person.history, position):
+            yield say.part.reason, say.amount, say.by_event
+    elif isinstance(model, Content):
+        for name, parts in model.by_field(person.history, position).items():
+            yield REASONS[name], float(parts.sum()), parts
+    elif position < model.n_items:
+        parts = model.contributions(person.history, position)
+        yield TOGETHER, float(parts.sum()), parts
+
+
+def _strongest(parts: NDArray[np.float32], person: Person) -> tuple[str, ...]:
+    by_item: dict[str, float] = {}
+    for name, part in zip(person.names, parts.tolist(), strict=True):
+        by_item[name] = by_item.get(name, 0.0) + part
+    kept = sorted((name for name in by_item if by_item[name] > 0), key=lambda name: -by_item[name])
+    return tuple(kept[:_NAMED])

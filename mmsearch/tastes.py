@@ -1,0 +1,133 @@
+"""``Tastes``: what was learnt from a store's interactions, kept in the store and taken back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.catalog import EventBook
+from mmsearch.errors import InvalidInput, StoreDamaged
+from mmsearch.lineup import hybrid
+from mmsearch.recommenders.details import Details
+from mmsearch.recommenders.hybrid import Hybrid
+from mmsearch.shelf import Shelf
+from mmsearch.stock import Stock
+from mmsearch.store import Store, View
+from mmsearch.types import Progress, Report
+
+_SETTING = "recommender"
+_DETAILS = "details:"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """What a store's recommendations are made of.
+
+    ``blend`` is None where nothing was learnt, or what was learnt no longer fits; ``notes`` say so, and if there are
+    new interactions since. ``had``, (n_items,), is how many people had to do with each item when it was learnt.
+    """
+
+    stock: Stock
+    blend: Hybrid | None
+    had: NDArray[np.int64]
+    n_people: int
+    notes: tuple[str, ...] = ()
+
+
+class Tastes:
+    """Learns from the interactions of one store, and remembers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._book = EventBook(store.catalog)
+        self._shelf = Shelf(store.path / "recommender")
+        self._known: tuple[int, object, Learnt] | None = None
+        self._lock = threading.Lock()
+
+    def fit(self, report: Report | None = None, *, fresh: float = 0.1) -> Learnt:
+        """Learn from all interactions, and keep it in the store. Inside ``store.writing()``.
+
+        Raises
+        ------
+        InvalidInput
+            If there are none, or no items.
+        """
+        with self._store.reading() as view:
+            if report is not None:
+                report(Progress("learn", 0, 1))
+            stock = Stock.of(self._store, view)
+            behaviour, people = stock.behaviour(self._book)
+            if not len(behaviour):
+                raise InvalidInput(
+                    "expected interactions to learn from, got none: add some with add_interactions, or "
+                    "`mmsearch interactions import FILE`"
+                )
+            blend = hybrid(stock, fresh=fresh).fit(behaviour)
+            had = np.bincount(behaviour.seen().indices, minlength=len(stock))
+            arrays = {
+                "keys": stock.keys,
+                "had": had,
+                "people": np.array([len(people), self._book.stamp()]),
+                "encoder": np.frombuffer(_fingerprint(view).encode(), dtype=np.uint8),
+                **{_DETAILS + name: array for name, array in stock.details.state().items()},
+                **blend.state(),
+            }
+        name = self._shelf.put(arrays)
+        with self._store.catalog.transaction():
+            self._store.catalog.set_setting(_SETTING, name)
+        self._shelf.drop_others(name)
+        if report is not None:
+            report(Progress("learn", 1, 1))
+        with self._store.reading() as view:
+            return self.learnt(view)
+
+    def learnt(self, view: View) -> Learnt:
+        """What is known now; made anew only when items, vectors or what was learnt have changed."""
+        with self._lock:
+            if self._known is None or self._known[0] != view.generation:
+                name = self._store.catalog.setting(_SETTING)
+                spaces = tuple((field, space.record.space, space.record.rows) for field, space in view.spaces.items())
+                state = (name, _fingerprint(view), spaces, self._store.catalog.extent())
+                same = self._known is not None and self._known[1] == state
+                learnt = self._known[2] if same and self._known is not None else self._load(view, name)
+                self._known = view.generation, state, learnt
+            return self._known[2]
+
+    def is_behind(self) -> bool:
+        """Whether there are interactions that nothing was learnt from yet."""
+        name = self._store.catalog.setting(_SETTING)
+        if name is None:
+            return self._book.counts()[1] > 0
+        return int(self._shelf.get(name)["people"][1]) != self._book.stamp()
+
+    def _load(self, view: View, name: str | None) -> Learnt:
+        if name is None:
+            stock = Stock.of(self._store, view)
+            return Learnt(stock, None, np.zeros(len(stock), dtype=np.int64), 0)
+        try:
+            return self._restored(view, self._shelf.get(name))
+        except (StoreDamaged, InvalidInput, KeyError) as error:
+            stock = Stock.of(self._store, view)
+            notes = (f"nothing is used of what was learnt from interactions: {error}",)
+            return Learnt(stock, None, np.zeros(len(stock), dtype=np.int64), 0, notes)
+
+    def _restored(self, view: View, arrays: Mapping[str, NDArray[Any]]) -> Learnt:
+        if bytes(np.asarray(arrays["encoder"])).decode() != _fingerprint(view):
+            raise InvalidInput("it was learnt with another encoder; call fit_recommender again")
+        details = Details().restore(
+            {key.removeprefix(_DETAILS): array for key, array in arrays.items() if key.startswith(_DETAILS)}
+        )
+        stock = Stock.of(self._store, view, np.array(arrays["keys"]), details)
+        blend = hybrid(stock, Hybrid.names_in(arrays)).restore(arrays)
+        had = np.zeros(len(stock), dtype=np.int64)
+        had[: len(arrays["had"])] = arrays["had"]
+        return Learnt(stock, blend, had, int(arrays["people"][0]))
+
+
+def _fingerprint(view: View) -> str:
+    return view.encoder.fingerprint if view.encoder else ""
