@@ -175,7 +175,7 @@ def ways(engine: Engine, weight: float) -> dict[str, Answer]:
 
 def similar_many(engine: Engine) -> Callable[..., list[list[Hit]]]:
     """The method that is measured."""
-    return Similar(engine._store, engine.ranker).similar_many
+    return engine.similar_many
 
 
 def report(engine: Engine, labelled: Labelled, ids: Sequence[str], weight: float) -> dict[str, dict[str, float]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmsearch.store import Store
 
 LOOKS, TEXT, LABELS, TOGETHER, NEXT, TASTE, POPULAR, LEARNT = (
-    "looks", "text", "details", "had together", "had next", "taste", "popular", "like what goes with it",
+    "looks", "text", "details", "had together", "had next", "taste", "popular", "would go together",
 )  # fmt: skip
 REASONS = {"picture": LOOKS, "text": TEXT, DETAILS: LABELS}
 """What speaks for an item, by the field in which it is like what somebody had."""

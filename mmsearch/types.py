@@ -147,8 +147,8 @@ class Reason:
     """One part of why an item was recommended.
 
     ``kind`` is what speaks for it (``looks``, ``text``, ``details``, ``had together``, ``had next``, ``taste``,
-    ``popular``), ``share`` how much of the positive score that is, from 0 to 1, and ``because`` the ids of the
-    person's items that it rests on, the strongest first; none where it rests on no item, as popularity does.
+    ``popular``, ``would go together``), ``share`` how much of the positive score that is, from 0 to 1, and ``because``
+    the ids of the person's items that it rests on, the strongest first; none where it rests on no item, as popularity.
     """
 
     kind: str

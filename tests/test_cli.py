@@ -42,6 +42,7 @@ HIT_KEYS = {"rank", "score", "id", "path", "text", "metadata", "copies"} | {
     "region",
     "words",
     "notes",
+    "reasons",
 }
 REPORT_KEYS = {"added", "changed", "unchanged", "moved", "removed", "failed", "items"}
 COMMANDS = sorted(typer.main.get_command(app).commands)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import mmsearch
-from mmsearch import AddReport, Engine, Hit, Item, Query, errors
+from mmsearch import AddReport, Engine, Hit, Interaction, Item, Query, Reason, errors
 from mmsearch.ranking import SearchOptions
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,24 @@ def test_troubles_of_the_store_are_one_family():
             ],
         ),
         ("search_many", ["queries", "k", "options"]),
-        ("similar", ["id", "k", "*where", "*field"]),
+        (
+            "similar",
+            ["id", "k", "*where", "*field", "*fields", "*diversity", "*exact", "*rerank", "*complementary"],
+        ),
+        ("similar_many", ["ids", "k", "options"]),
+        (
+            "recommend",
+            [
+                *("*liked", "*disliked", "*user", "*k", "*where", "*exclude_seen", "*diversity", "*method"),
+                *("*popularity", "*novelty", "*most_per", "*fields", "*profile"),
+            ],
+        ),
+        ("next", ["session", "k", "*user", "*where", "*exclude_seen", "*diversity"]),
+        ("fit_recommender", ["*fresh", "*progress"]),
+        (
+            "add_interactions",
+            ["table", "*user", "*item", "*item_field", "*weight", "*time", "*kind", "*progress"],
+        ),
         ("get", ["id"]),
         ("vectors", ["ids", "*field"]),
         ("info", []),
@@ -118,13 +135,16 @@ def test_search_gives_ten_by_default_and_a_new_store_gets_the_embedded_model_by_
     [
         (Item, ["id", "path", "text", "metadata", "image"]),
         (Hit, ["item", "score", "rank", "copies", "field", "scores", "ranks", "region", "words", "notes", "reasons"]),
+        (Reason, ["kind", "share", "because"]),
+        (Interaction, ["user", "item", "kind", "weight", "time"]),
         (AddReport, ["added", "unchanged", "moved", "removed", "failed", "changed"]),
         (Query, ["text", "image", "id", "vector", "weight", "others"]),
     ],
 )
 def test_the_nouns_are_frozen_values_with_these_fields(kind, fields):
     assert [field.name for field in dataclasses.fields(kind)] == fields
-    value = kind(*([Item(), 0.5, 1] if kind is Hit else []))
+    needed = {Hit: (Item(), 0.5, 1), Reason: ("looks", 0.7), Interaction: ("ann", "b1")}
+    value = kind(*needed.get(kind, ()))
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, fields[0], None)
 

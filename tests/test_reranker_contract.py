@@ -18,6 +18,7 @@ from mmsearch.rerank.late import LateInteraction
 from mmsearch.rerank.regions import Regions
 from mmsearch.rerank.second import SecondEncoder
 from mmsearch.rerank.stage import Stage
+from mmsearch.rerank.views import Views
 from mmsearch.rerank.words import WordMatch
 
 
@@ -39,6 +40,7 @@ STAGES = {
     "regions": lambda: [Regions()],
     "corrected regions": lambda: [Regions(corrected=True)],
     "late": lambda: [LateInteraction()],
+    "views": lambda: [Views()],
     "words": lambda: [WordMatch()],
     "second": lambda: [SecondEncoder(sys.modules["quadrants"].QuadrantEncoder(seed=1))],
     "cross, in a store without the joint model's cells": lambda: [EmbeddedCross()],

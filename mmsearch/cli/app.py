@@ -12,6 +12,7 @@ from mmsearch.cli.comparing import compare
 from mmsearch.cli.evaluating import bank, evaluate, tune
 from mmsearch.cli.interacting import app as interactions
 from mmsearch.cli.judging import eval_recommend
+from mmsearch.cli.recommending import recommend
 from mmsearch.cli.searching import search, similar
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(search)
 app.command()(similar)
+app.command()(recommend)
 app.command("eval")(evaluate)
 app.command("eval-recommend")(eval_recommend)
 app.command()(tune)

@@ -40,12 +40,14 @@ def import_(
     weight: Annotated[str | None, _column("--weight", "weight, such as a rating")] = None,
     time: Annotated[str | None, _column("--time", "time")] = None,
     kind: Annotated[str | None, _column("--kind", "kind, such as view or buy")] = None,
+    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Learn from all interactions afterwards.")] = True,
     store: options.Store = None,
     json: options.Json = False,
 ) -> None:
     """Record interactions from a table; what is there already stays as it is, so it may be told again.
 
-    A weight above 0 is liking, 0 mere seeing, below 0 disliking. Times are seconds since 1970 or ISO dates.
+    After that the store learns from all of them what to recommend. A weight above 0 is liking, 0 mere seeing, below 0
+    disliking. Times are seconds since 1970 or ISO dates.
     """
     from mmsearch.cli.output import print_json, progress
 
@@ -53,12 +55,36 @@ def import_(
         report = engine.add_interactions(
             file, user=user, item=item, item_field=item_field, weight=weight, time=time, kind=kind, progress=bar
         )
+        if fit and report.added + report.changed:
+            engine.fit_recommender(progress=bar)
     if json:
         print_json(_as_json(report))
     else:
         _show(report)
     if not report.added + report.changed + report.unchanged:
         raise typer.Exit(FOUND_NOTHING)
+
+
+@app.command()
+def fit(
+    fresh: Annotated[
+        float,
+        typer.Option("--fresh", min=0, max=1, help="The share of the first ten places for what nobody has had yet."),
+    ] = 0.1,
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Learn again from all interactions what to recommend."""
+    from mmsearch.cli.output import out, print_json, progress
+
+    with options.open_engine(store) as engine:
+        with progress(quiet=json) as bar:
+            engine.fit_recommender(fresh=fresh, progress=bar)
+        info = engine.info()
+    if json:
+        print_json({"users": info.users, "interactions": info.interactions})
+    else:
+        out.print(f"learnt from {info.interactions} interactions of {info.users} users")
 
 
 @app.command()

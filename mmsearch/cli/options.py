@@ -30,6 +30,12 @@ Sheet = Annotated[
     Path | None,
     typer.Option("--sheet", help="Write a contact sheet of the hits (.png or .html).", show_default=False),
 ]
+Fields = Annotated[
+    str | None,
+    typer.Option(
+        "--fields", help="Compare field with field: picture,text or picture=0.3,text=0.7.", show_default=False
+    ),
+]
 Encoder = Annotated[
     str | None,
     typer.Option(
@@ -65,6 +71,22 @@ def open_engine(
 
     names = [name.strip() for name in spaces.split(",") if name.strip()] if spaces else None
     return Engine.open(place_of(store), encoder, create=create, spaces=names)
+
+
+def weights_of(fields: str | None) -> dict[str, float] | None:
+    """The weights after ``--fields``: 1 for a field without one."""
+    from mmsearch.errors import InvalidInput
+
+    if fields is None:
+        return None
+    weights = {}
+    for part in fields.split(","):
+        name, _, weight = part.partition("=")
+        try:
+            weights[name.strip()] = float(weight) if weight else 1.0
+        except ValueError:
+            raise InvalidInput(f"expected --fields as picture,text or picture=0.3,text=0.7; got {part!r}") from None
+    return weights
 
 
 def names_of(no_rerank: bool, stages: str | None) -> list[str]:

@@ -56,6 +56,9 @@ def hits_json(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
                 "region": hit.region,
                 "words": dict(hit.words),
                 "notes": list(hit.notes),
+                "reasons": [
+                    {"kind": one.kind, "share": one.share, "because": list(one.because)} for one in hit.reasons
+                ],
             }
             for hit in hits
         ],
@@ -76,7 +79,8 @@ def print_hits(hits: Sequence[Hit]) -> None:
             f"\n[dim]and {len(hit.copies)} identical: {escape(', '.join(copy.id for copy in hit.copies[:3]))}[/dim]"
         )
         text = f"\n[dim]{escape(hit.item.text[:200])}[/dim]" if hit.item.text else ""
-        what = f"{escape(hit.item.id)}{text}{copies if hit.copies else ''}"
+        why = f"\n[dim]{escape(hit.because())}[/dim]" if hit.reasons else ""
+        what = f"{escape(hit.item.id)}{text}{why}{copies if hit.copies else ''}"
         cells: list[str | Text] = [str(hit.rank), f"{hit.score:.3f}"]
         if pictures:
             cells.append(_blocks(hit.item.path))

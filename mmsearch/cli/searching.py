@@ -62,27 +62,49 @@ def search(
             diversity=diversity,
         )
         shown = " + ".join(str(part) for part in (words, image) if part)
-        _answer(shown, hits, json, sheet, picture, explain)
+        answer(shown, hits, json, sheet, picture, explain)
 
 
 def similar(
-    id: Annotated[str, typer.Argument(help="The id of an item, as search shows it.")],
+    id: Annotated[str | None, typer.Argument(help="The id of an item, as search shows it.", show_default=False)] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", help="A picture instead, which need not be in the store.", show_default=False),
+    ] = None,
     k: options.K = 10,
     where: options.Where = None,
     field: options.Field = None,
+    fields: options.Fields = None,
+    complementary: Annotated[
+        bool, typer.Option("--complementary", help="Not what is like it: what people had together with it.")
+    ] = False,
+    diversity: Annotated[
+        float, typer.Option("--diversity", min=0, max=1, help="0 for likeness alone to 1 for variety alone.")
+    ] = 0.0,
     json: options.Json = False,
     sheet: options.Sheet = None,
     store: options.Store = None,
 ) -> None:
-    """Find the items most like one of the store."""
+    """Find the items most like one of the store, or like a picture on disk; or what goes with it."""
+    from mmsearch.cli.recommending import named
+    from mmsearch.errors import InvalidInput
+
+    like = image.expanduser() if image is not None else id
+    if like is None or (image is not None and id is not None):
+        raise InvalidInput("expected the id of an item, or --image FILE")
     with options.open_engine(store) as engine:
-        path = engine.get(id).path
-        _answer(id, engine.similar(id, k, where=where, field=field), json, sheet, path)
+        path = like if isinstance(like, Path) else engine.get(like).path
+        hits = engine.similar(
+            like, k, where=where, field=field, fields=options.weights_of(fields), diversity=diversity,
+            complementary=complementary,
+        )  # fmt: skip
+        answer(str(like), named(engine, hits), json, sheet, path)
 
 
-def _answer(
+def answer(
     query: str, hits: list[Hit], json: bool, sheet: Path | None, picture: Path | None, explain: bool = False
 ) -> None:
+    """Show hits as they are wanted."""
     from mmsearch.cli.output import err, hits_json, out, print_hits, print_json
 
     if sheet is not None:

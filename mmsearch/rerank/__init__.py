@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmsearch.rerank.regions import Regions
     from mmsearch.rerank.second import SecondEncoder
     from mmsearch.rerank.sentence import SentenceCrossEncoder
+    from mmsearch.rerank.views import Views
     from mmsearch.rerank.words import WordMatch
 
 _HOME = {
@@ -28,6 +29,7 @@ _HOME = {
     "Regions": "regions",
     "SecondEncoder": "second",
     "SentenceCrossEncoder": "sentence",
+    "Views": "views",
     "WordMatch": "words",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "Regions",
     "SecondEncoder",
     "SentenceCrossEncoder",
+    "Views",
     "WordMatch",
 ]
 
