@@ -48,6 +48,14 @@ bench: .venv/.installed-bench
 	$(BIN)/python benchmarks/cascade.py --data "$(QUALITY_DATA)" --bank "$(BANK_DATA)" --cross; \
 	else echo "quality: name a captioned dataset folder with QUALITY_DATA=..."; fi
 
+	$(BIN)/python benchmarks/recommend_scale.py --items 100000 --users 10000
+	@if [ -d "$(FILMS_DATA)" ]; then $(BIN)/python benchmarks/recommend.py --data "$(FILMS_DATA)"; \
+	else echo "recommend: name the folder of films and ratings with FILMS_DATA=..."; fi
+	@if [ -d "$(FASHION_DATA)" ]; then $(BIN)/python benchmarks/item_to_item.py --data "$(FASHION_DATA)"; \
+	else echo "item_to_item: name the fashion folder with FASHION_DATA=..."; fi
+
+FILMS_DATA ?= ../shared/data/movielens-posters
+FASHION_DATA ?= ../shared/data/fashion
 QUALITY_DATA ?= ../shared/data/flickr8k-dev
 BANK_DATA ?= ../shared/data/flickr8k-train
 

@@ -53,7 +53,7 @@ def anchors_of(likes: Sequence[Like], encoder: Callable[[], Encoder], store: Sto
     PictureError
         For a picture that cannot be opened.
     """
-    meant = [_meant(like, store) for like in likes]
+    meant = [meant_by(like, store) for like in likes]
     ids = [one for one in meant if isinstance(one, str)]
     rows = store.catalog.rows_by_id(ids)
     stored = iter(
@@ -62,12 +62,20 @@ def anchors_of(likes: Sequence[Like], encoder: Callable[[], Encoder], store: Sto
             for id, row, vectors in zip(ids, rows, field_vectors(ids, store, view), strict=True)
         ]
     )
-    given = iter(_encoded([one for one in meant if isinstance(one, Item)], encoder))
+    given = iter(encoded([one for one in meant if isinstance(one, Item)], encoder))
     return [next(stored) if isinstance(one, str) else next(given) for one in meant]
 
 
-def _meant(like: Like, store: Store) -> str | Item:
-    """The id of a stored item, or an item to encode."""
+def meant_by(like: Like, store: Store) -> str | Item:
+    """The id of a stored item, which may be unknown, or an item to encode.
+
+    Raises
+    ------
+    InvalidInput
+        For another type.
+    ItemNotFound
+        For an item that is not stored and has nothing to encode.
+    """
     item = like.item if isinstance(like, Hit) else Item(path=like) if isinstance(like, Path) else like
     if isinstance(item, str):
         return item
@@ -82,8 +90,16 @@ def _meant(like: Like, store: Store) -> str | Item:
         return item
 
 
-def _encoded(items: Sequence[Item], encoder: Callable[[], Encoder]) -> list[Anchor]:
-    """Anchors of items that are not stored."""
+def encoded(items: Sequence[Item], encoder: Callable[[], Encoder]) -> list[Anchor]:
+    """Anchors of items that are not stored; their pictures and texts are encoded in one batch each.
+
+    Raises
+    ------
+    InvalidInput
+        For an item with nothing to compare.
+    PictureError
+        For a picture that cannot be opened.
+    """
     vectors: list[dict[str, Vectors]] = [{} for _ in items]
     queries = [Query(text=item.text) if _source(item) is None else Query(image=_source(item)) for item in items]
     pictures = [(n, source) for n, item in enumerate(items) if (source := _source(item)) is not None]

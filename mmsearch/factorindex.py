@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmsearch.behaviour import Behaviour
 from mmsearch.errors import InvalidInput, StoreDamaged
 from mmsearch.index import HNSWIndex, read_meta
-from mmsearch.index.ranking import blocks, ranked, recall_of
+from mmsearch.index.ranking import blocks, nothing_for, ranked, recall_of
 from mmsearch.recommenders.top import ByLength, Factored, best_products
 from mmsearch.types import Keys, Neighbors, Vectors
 from mmsearch.vectors import check_k
@@ -41,7 +41,7 @@ class FactorIndex:
     which the longest has length M, is stored as (x, sqrt(M^2 - |x|^2)) / M, and a person u is (u, 0) / |u|
     (Bachrach et al., RecSys 2014). Without the longest apart, that dimension outweighs the others where lengths
     differ much, and the graph finds little. Whoever could still be served by the shortest items, which are in
-    neither, is compared with all.
+    neither, is compared with these too.
 
     Where the lengths differ so much that people need to be compared with few items only, as is usual with ALS, and in
     small collections, there is no graph and the answers are exact. That is settled by a sample of people, as is the
@@ -85,8 +85,8 @@ class FactorIndex:
         *,
         k: int = 10,
         target: float = 0.97,
-        longest: int = 32_768,
-        scanned: int = 131_072,
+        longest: int = 8_192,
+        scanned: int = 49_152,
     ) -> None:
         if not 0.0 <= target <= 1.0:
             raise InvalidInput(f"expected a target from 0 to 1, got {target!r}")
@@ -97,7 +97,8 @@ class FactorIndex:
         self.longest = longest
         self._end = len(self._lengths)
         self._graph: HNSWIndex | None = None
-        self._effort = 0
+        self.effort = 0
+        """How many candidates a search in the graph keeps; 0 without a graph."""
         self.recall = 1.0
         """The share of the true best k that is found, on the mean over the sample."""
         if people is not None:
@@ -111,8 +112,8 @@ class FactorIndex:
         *,
         k: int = 10,
         target: float = 0.97,
-        longest: int = 32_768,
-        scanned: int = 131_072,
+        longest: int = 8_192,
+        scanned: int = 49_152,
     ) -> Self:
         """Index the items of a fitted model, such as ``Factors``, for people like these, who get what is new to them.
 
@@ -136,11 +137,6 @@ class FactorIndex:
         return 0 if self._graph is None else len(self._graph)
 
     @property
-    def effort(self) -> int:
-        """How many candidates a search in the graph keeps; 0 without a graph."""
-        return self._effort
-
-    @property
     def memory(self) -> int:
         """Bytes of the graph and of the order of the items, without the vectors themselves."""
         parts = (self._lengths, self._by_length.lengths, self._by_length.order)
@@ -152,8 +148,6 @@ class FactorIndex:
 
     def search(self, users: Vectors, k: int = 10, *, exclude: Behaviour | None = None) -> list[Neighbors]:
         """For each person about the k items with the highest inner products, best first, equal scores by position.
-
-        Many people at once are much faster than one after the other.
 
         Parameters
         ----------
@@ -198,11 +192,10 @@ class FactorIndex:
             "vectors": _fingerprint(self._by_length.items),
             "longest": self.longest,
             "end": self._end,
-            "effort": self._effort,
+            "effort": self.effort,
             "recall": self.recall,
         }
-        graph = HNSWIndex(self.dim + 1) if self._graph is None else self._graph
-        graph.save(path, meta)
+        (self._graph or HNSWIndex(self.dim + 1)).save(path, meta)
 
     @classmethod
     def load(cls, path: Path, items: Vectors | ByLength) -> Self:
@@ -221,19 +214,16 @@ class FactorIndex:
         meta = read_meta(path)
         try:
             index.longest, index._end = int(meta["longest"]), int(meta["end"])
-            index._effort, index.recall = int(meta["effort"]), float(meta["recall"])
+            index.effort, index.recall = int(meta["effort"]), float(meta["recall"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreDamaged(f"expected an index of factors at {path}, found another; make it anew") from error
         index._graph = graph if len(graph) else None
         return index
 
-    # Making it -------------------------------------------------------------------------------------------------------
-
     def _settle(self, people: Vectors, seen: Behaviour | None, k: int, target: float, scanned: int) -> None:
         """Make a graph if the sample needs one, and find the least effort that reaches the target."""
-        if len(people) > _SAMPLE:
-            chosen = _sample(np.arange(len(people)))
-            people, seen = people[chosen], None if seen is None else seen.of_users(chosen)
+        chosen = _sample(np.arange(len(people)))
+        people, seen = people[chosen], None if seen is None else seen.of_users(chosen)
         truth = best_products(people, self._by_length, k, seen)
         reach = self._reach(people, truth, k)
         if not len(people) or reach.mean() <= scanned:
@@ -241,7 +231,7 @@ class FactorIndex:
         self._end = max(self.longest + 1, int(np.quantile(reach, _SERVED)))
         self._graph = self._made(np.sort(self._by_length.order[self.longest : self._end]))
         for effort in _EFFORTS:
-            self._effort = effort
+            self.effort = effort
             self.recall = recall_of(truth, self.search(people, k, exclude=seen))
             if self.recall >= target:
                 return
@@ -254,24 +244,25 @@ class FactorIndex:
 
     def _made(self, keys: Keys) -> HNSWIndex:
         """The graph over these items, (n,) sorted positions."""
-        rows = self._by_length.items[keys]
-        lengths = self._by_length.lengths[keys]
+        rows, lengths = self._by_length.items[keys], self._by_length.lengths[keys]
         scale = max(float(lengths.max()), float(np.finfo(np.float32).tiny))
         rest = np.sqrt(np.maximum(0.0, 1.0 - np.square(lengths / scale)))
         graph = HNSWIndex(self.dim + 1)
         graph.add(keys, np.concatenate([rows / scale, rest[:, None]], axis=1, dtype=np.float32))
         return graph
 
-    # Searching -------------------------------------------------------------------------------------------------------
-
     def _best(self, graph: HNSWIndex, users: Vectors, k: int, hidden: Behaviour | None) -> list[Neighbors]:
         found = best_products(users, self._by_length.longest(self.longest), k, hidden)
         unsure = self._follow(graph, users, k, hidden, found)
-        for_all = np.union1d(unsure, self._open(users, found, k, self._end))
-        if len(for_all):
-            own = None if hidden is None else hidden.of_users(for_all)
-            for person, best in zip(for_all, best_products(users[for_all], self._by_length, k, own), strict=True):
-                found[person] = best
+        behind = ByLength(self._by_length.items, self._by_length.lengths, self._by_length.order[self._end :])
+        late = np.setdiff1d(self._open(users, found, k, self._end), unsure)
+        _take(found, unsure, nothing_for(len(unsure)))
+        for whom, items in ((unsure, self._by_length), (late, behind)):
+            if len(whom):
+                own = None if hidden is None else hidden.of_users(whom)
+                pool = [found[person] for person in whom.tolist()]
+                more = best_products(users[whom], items, k, own, floor=_last(pool, k))
+                _take(found, whom, _merged(*_flat(more), pool, k))
         return found
 
     def _open(self, users: Vectors, found: list[Neighbors], k: int, at: int) -> Keys:
@@ -279,36 +270,26 @@ class FactorIndex:
         if at >= len(self._lengths):
             return np.zeros(0, np.int64)
         lengths = _norms(users)
-        return np.flatnonzero((lengths > 0) & (lengths * self._lengths[at] * (1 + _NOISE) >= _last(found, k)))
+        some = lengths * self._lengths[0] > np.finfo(np.float32).tiny  # else ``best_products`` has looked at all items
+        return np.flatnonzero(some & (lengths * self._lengths[at] * (1 + _NOISE) >= _last(found, k)))
 
-    def _follow(
-        self, graph: HNSWIndex, users: Vectors, k: int, hidden: Behaviour | None, found: list[Neighbors]
-    ) -> Keys:
+    def _follow(self, graph: HNSWIndex, users: Vectors, k: int, seen: Behaviour | None, found: list[Neighbors]) -> Keys:
         """Better what was found by what the graph has. Says who has seen nearly all that is near them in it."""
-        hides = np.zeros(0, np.int64) if hidden is None else hidden.users * len(self) + hidden.items
-        scanned = list(found)
-        people, count = self._open(users, found, k, self.longest), k + _SPARE
+        hides = None if seen is None else seen.users * len(self) + seen.items
+        people, count, scanned = self._open(users, found, k, self.longest), k + _SPARE, list(found)
         while len(people) and count <= _WIDEST + _SPARE:
             asked = np.concatenate([users[people], np.zeros((len(people), 1), np.float32)], axis=1)
-            near = graph.search(asked, count, effort=self._effort)
-            owner = np.repeat(np.arange(len(people)), [len(one) for one in near])
-            keys = np.concatenate([one.keys for one in near])
+            near = graph.search(asked, count, effort=self.effort)
+            owner, keys, _ = _flat(near)
             scores = self._products(users[people], owner, keys)
             # What the graph did not give is about as bad as the worst that it gave, or worse.
             worst = np.full(len(people), np.inf, np.float32)
             np.minimum.at(worst, owner, scores)
-            worst[np.bincount(owner, minlength=len(people)) < min(count, len(graph))] = -np.inf
-            fresh = ~np.isin(people[owner] * len(self) + keys, hides)
-            pool = [scanned[person] for person in people]
-            merged = ranked(
-                np.concatenate([owner[fresh], np.repeat(np.arange(len(people)), [len(one) for one in pool])]),
-                np.concatenate([keys[fresh], *(one.keys for one in pool)]),
-                np.concatenate([scores[fresh], *(one.scores for one in pool)]),
-                k,
-                len(people),
-            )
-            for person, best in zip(people, merged, strict=True):
-                found[person] = best
+            worst[np.bincount(owner, minlength=len(people)) == len(graph)] = -np.inf
+            fresh = slice(None) if hides is None else ~np.isin(people[owner] * len(self) + keys, hides)
+            pool = [scanned[person] for person in people.tolist()]
+            merged = _merged(owner[fresh], keys[fresh], scores[fresh], pool, k)
+            _take(found, people, merged)
             people, count = people[_last(merged, k) < worst], 4 * count
         return people
 
@@ -318,6 +299,24 @@ class FactorIndex:
         for part in blocks(len(keys), self.dim):
             scores[part] = np.einsum("nd,nd->n", users[owner[part]], self._by_length.items[keys[part]])
         return scores
+
+
+def _flat(found: list[Neighbors]) -> tuple[Keys, Keys, NDArray[np.float32]]:
+    """Whose each is, keys and scores, (m,) each, of lists of at least one person."""
+    owner = np.repeat(np.arange(len(found)), [len(one) for one in found])
+    return owner, np.concatenate([one.keys for one in found]), np.concatenate([one.scores for one in found])
+
+
+def _merged(owner: Keys, keys: Keys, scores: NDArray[np.float32], pool: list[Neighbors], k: int) -> list[Neighbors]:
+    """The best k for each person of what is new, (m,) each, and of what the pool has for them."""
+    whose, had, reached = _flat(pool)
+    owner, keys, scores = np.append(whose, owner), np.append(had, keys), np.append(reached, scores)
+    return ranked(owner, keys, scores, k, len(pool))
+
+
+def _take(found: list[Neighbors], people: Keys, better: list[Neighbors]) -> None:
+    for person, best in zip(people.tolist(), better, strict=True):
+        found[person] = best
 
 
 def _last(found: list[Neighbors], k: int) -> NDArray[np.float32]:
@@ -331,9 +330,7 @@ def _norms(rows: Vectors) -> NDArray[np.float32]:
 
 def _sample(positions: Keys) -> Keys:
     """At most 1,000 of these, evenly spread."""
-    if len(positions) <= _SAMPLE:
-        return positions
-    return positions[np.linspace(0, len(positions) - 1, _SAMPLE).astype(np.int64)]
+    return positions[:: max(1, -(-len(positions) // _SAMPLE))]
 
 
 def _fingerprint(items: Vectors) -> str:

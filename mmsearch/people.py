@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
+from itertools import compress
+from numbers import Real
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mmsearch.anchors import Anchor, Like, anchors_of
+from mmsearch.anchors import Anchor, Like, encoded, meant_by
 from mmsearch.behaviour import Behaviour
 from mmsearch.catalog import EventBook
 from mmsearch.errors import InvalidInput
 from mmsearch.protocols import Encoder
+from mmsearch.recommenders.histories import shares
 from mmsearch.retrieval import Groups
 from mmsearch.stock import Stock
-from mmsearch.store import Store, View
-from mmsearch.types import Hit, Item, Vectors
+from mmsearch.store import Store
+from mmsearch.types import Hit, Item, Keys, Vectors
 
 Liked: TypeAlias = Sequence[Like] | Mapping[str, float]
 """What somebody likes: ids, pictures, items or hits, or a weight by id."""
+_MOST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,13 +45,23 @@ class Person:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is an opinion to go by."""
-        return bool((self.history.weights != 0).any())
+        """Whether there is an opinion to go by: something that was not only seen, nor both liked and disliked."""
+        return len(self.minded) > 0
+
+    @property
+    def minded(self) -> Keys:
+        """(n,) int64 positions of what they have an opinion on, one an event."""
+        minded: Keys = self.history.items[shares(self.history) != 0]
+        return minded
+
+    def over(self, n_items: int) -> Person:
+        """The same person with what they had of the first ``n_items`` positions alone."""
+        kept = self.history.items < n_items
+        return replace(self, history=self.history.over(n_items), names=tuple(compress(self.names, kept.tolist())))
 
 
 def person_of(
     store: Store,
-    view: View,
     stock: Stock,
     encoder: Callable[[], Encoder],
     *,
@@ -65,36 +79,53 @@ def person_of(
         For an unknown id.
     """
     if user is not None and (not isinstance(user, str) or not user):
-        raise InvalidInput(f"expected a user as a str that is not empty, got {user!r}")
+        raise InvalidInput(f"expected a user as a str that is not empty, got {user!r:.60}")
+    told = [*_weighted("what is liked", liked, 1.0), *_weighted("what is disliked", disliked, -1.0)]
     keys, weights, times = EventBook(store.catalog).of_user(user) if user is not None else _nothing()
-    positions = stock.positions(keys)
     notes = (f"nothing is known of the user {user!r}",) if user is not None and not len(keys) else ()
-    told = [*_weighted("liked", liked, 1.0), *_weighted("disliked", disliked, -1.0)]
-    anchors = anchors_of([like for like, _ in told], encoder, store, view)
-    own = stock.positions(np.array(store.catalog.keys([one.id for one in anchors if one.id]), dtype=np.int64)).tolist()
-    others = [anchor for anchor in anchors if not anchor.id]
-    own_positions, other_positions = iter(own), iter(range(len(stock), len(stock) + len(others)))
-    said = [next(own_positions) if anchor.id else next(other_positions) for anchor in anchors]
+    own, others = _placed([like for like, _ in told], store, encoder)
+    outside = iter(range(len(stock), len(stock) + len(others)))
+    said = [next(outside) if position < 0 else position for position in stock.positions(own).tolist()]
     latest = float(np.nanmax(times)) if np.isfinite(times).any() else 0.0
-    there = positions >= 0
+    items = np.concatenate([stock.positions(keys), np.array(said, dtype=np.int64)])
     history = Behaviour.of(
-        np.zeros(int(there.sum()) + len(said), dtype=np.int64),
-        np.concatenate([positions[there], np.array(said, dtype=np.int64)]),
-        np.concatenate([weights[there], np.array([weight for _, weight in told], dtype=np.float32)]),
+        np.zeros(len(items), dtype=np.int64),
+        items,
+        np.concatenate([weights, np.array([weight for _, weight in told], dtype=np.float64)]),
         # Each a moment after the one before: they have an order.
-        np.concatenate([times[there], latest + 1.0 + np.arange(len(said))]),
+        np.concatenate([times, latest + 1.0 + np.arange(len(said))]),
         n_users=1,
         n_items=len(stock) + len(others),
     )
-    rows = store.catalog.rows_by_key(set(stock.keys[history.items[history.items < len(stock)]].tolist()))
-    ids = {int(position): rows[int(stock.keys[position])][1] for position in history.items if position < len(stock)}
-    ids |= {len(stock) + n: _name(anchor) for n, anchor in enumerate(others)}
+    rows = store.catalog.rows_by_key(np.unique(np.concatenate([keys, own[own >= 0]])).tolist())
+    ids = dict(zip(stock.positions(np.array(list(rows), dtype=np.int64)).tolist(), rows.values(), strict=True))
+    names = {position: str(row[1]) for position, row in ids.items()}
+    names |= {len(stock) + n: _name(anchor) for n, anchor in enumerate(others)}
     seen = {row[5] or row[0] for row in rows.values()} | {group for anchor in others for group in anchor.barred}
-    names = tuple(ids[position] for position in history.items.tolist())
-    return Person(history, names, frozenset(seen), tuple(anchor.vectors for anchor in others), notes)
+    named = tuple(names[position] for position in history.items.tolist())
+    return Person(history, named, frozenset(seen), tuple(anchor.vectors for anchor in others), notes)
 
 
-def _nothing() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _placed(likes: Sequence[Like], store: Store, encoder: Callable[[], Encoder]) -> tuple[Keys, list[Anchor]]:
+    """The key of each thing, (n,) int64, -1 for what is not in the store; and the latter, in their order.
+
+    A picture is in the store if an item has it, wherever its file is.
+    """
+    meant = [meant_by(like, store) for like in likes]
+    ids = [one for one in meant if isinstance(one, str)]
+    stored = iter([row[0] for row in store.catalog.rows_by_id(ids)])
+    given = encoded([one for one in meant if isinstance(one, Item)], encoder)
+    pictures = [next(iter(anchor.barred), None) if "text" not in anchor.vectors else None for anchor in given]
+    copies = store.catalog.rows_by_content({content for content in pictures if isinstance(content, bytes)})
+    same = {row[5]: int(row[0]) for row in reversed(copies)}  # the first of several, by id
+    found = [same.get(content, -1) for content in pictures]
+    others = [anchor for anchor, key in zip(given, found, strict=True) if key < 0]
+    kept = iter(found)
+    keys = [next(stored) if isinstance(one, str) else next(kept) for one in meant]
+    return np.array(keys, dtype=np.int64), others
+
+
+def _nothing() -> tuple[Keys, NDArray[np.float32], NDArray[np.float64]]:
     return np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float64)
 
 
@@ -105,10 +136,13 @@ def _weighted(name: str, given: Liked, sign: float) -> list[tuple[Like, float]]:
         )
     if not isinstance(given, Mapping):
         return [(like, sign) for like in given]
-    for id, weight in given.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
-            raise InvalidInput(f"expected a finite number as the weight of {id!r} in {name}, got {weight!r}")
-    return [(id, sign * float(weight)) for id, weight in given.items()]
+    return [(id, sign * _weight(name, id, weight)) for id, weight in given.items()]
+
+
+def _weight(name: str, id: str, weight: Any) -> float:  # noqa: ANN401 as it came
+    if isinstance(weight, bool) or not isinstance(weight, Real) or not abs(float(weight)) < _MOST:
+        raise InvalidInput(f"expected a finite number as the weight of {id!r:.60} in {name}, got {weight!r:.60}")
+    return float(weight)
 
 
 def _name(anchor: Anchor) -> str:

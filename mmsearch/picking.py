@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,8 @@ from numpy.typing import NDArray
 
 from mmsearch.diversify import dpp, mmr
 from mmsearch.errors import InvalidInput
-from mmsearch.exposure import capped, novelty_shift, popularity_shift
+from mmsearch.exposure import novelty_shift, popularity_shift
 from mmsearch.types import Vectors
-from mmsearch.vectors import check_k
 
 _METHODS = {"mmr": mmr, "dpp": dpp}
 
@@ -39,24 +40,20 @@ class Wishes:
     most_per: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.method not in _METHODS:
-            raise InvalidInput(f"expected method as {' or '.join(_METHODS)}, got {self.method!r}")
+        if not isinstance(self.method, str) or self.method not in _METHODS:
+            raise InvalidInput(f"expected method as {' or '.join(_METHODS)}, got {self.method!r:.60}")
         for name, low in (("diversity", 0), ("popularity", -1), ("novelty", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 1:
-                raise InvalidInput(f"expected {name} as a number from {low} to 1, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= 1:
+                raise InvalidInput(f"expected {name} as a number from {low} to 1, got {value!r:.60}")
         if not isinstance(self.most_per, Mapping):
-            raise InvalidInput(f"expected most_per as numbers by metadata field, got {self.most_per!r}")
-        for limit in self.most_per.values():
-            check_k(limit)
-
-    @property
-    def looks_further(self) -> bool:
-        """Whether more than the k best have to be looked at."""
-        return bool(self.diversity or self.most_per)
+            raise InvalidInput(f"expected most_per as numbers by metadata field, got {self.most_per!r:.60}")
+        for name, limit in self.most_per.items():
+            if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
+                raise InvalidInput(f"expected most_per of {name!r} as a whole number from 1, got {limit!r:.60}")
 
     def shifted(
-        self, scores: NDArray[np.float32], had: NDArray[np.int64], items: Vectors, known: Vectors
+        self, scores: NDArray[np.float64], had: NDArray[np.int64], items: Vectors, known: Vectors
     ) -> NDArray[np.float64]:
         """Scores with regard to ``popularity`` and ``novelty``, (n,).
 
@@ -82,9 +79,7 @@ class Wishes:
         vectors
             (n, dim) unit rows; zeros for what has none.
         """
-        kept = np.arange(len(scores))
-        for name, limit in self.most_per.items():
-            kept = kept[capped([_values(metadata[n], name) for n in kept.tolist()], limit)]
+        kept = np.array(self._within_limits(metadata), dtype=np.int64) if self.most_per else np.arange(len(scores))
         if not self.diversity or len(kept) < 2:
             return [int(n) for n in kept[:k]]
         # What has no vector is like nothing but what has none either.
@@ -92,6 +87,17 @@ class Wishes:
         rows = np.column_stack([vectors, blank])[kept]
         chosen = _METHODS[self.method](rows, scores[kept], min(k, len(kept)), self.diversity)
         return [int(n) for n in kept[chosen]]
+
+    def _within_limits(self, metadata: Sequence[Mapping[str, Any]]) -> list[int]:
+        """What ``most_per`` leaves of a ranking: what is passed over for one field does not count for another."""
+        times: Counter[tuple[str, Hashable]] = Counter()
+        kept: list[int] = []
+        for n, its in enumerate(metadata):
+            own = [(name, value) for name in self.most_per for value in _values(its, name)]
+            if all(times[one] < self.most_per[one[0]] for one in own):
+                times.update(own)
+                kept.append(n)
+        return kept
 
 
 def _values(metadata: Mapping[str, Any], name: str) -> set[Hashable]:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.lineup import REASONS, TOGETHER
+from mmsearch.lineup import POPULAR, REASONS, TOGETHER
 from mmsearch.people import Person
 from mmsearch.protocols import Recommender
 from mmsearch.recommenders.content import Content
 from mmsearch.recommenders.hybrid import Hybrid
+from mmsearch.recommenders.popularity import Popular
 from mmsearch.types import Reason
+from mmsearch.vectors import best_first
 
 _NAMED = 2
 """Items of the person's that are named for each kind of evidence."""
@@ -21,7 +23,17 @@ _LEAST = 0.005
 
 
 def reasons_of(model: Recommender, person: Person, position: int) -> tuple[Reason, ...]:
-    """The evidence for an item, the strongest first; shares of what speaks for it add up to 1, but for rounding."""
+    """The evidence for an item, the strongest first; shares of what speaks for it add up to 1, but for rounding.
+
+    There is none for an item that the model does not know, or against which there is more than for it in all respects.
+
+    Parameters
+    ----------
+    person
+        With a history over as many items as the model knows.
+    """
+    if position >= model.n_items:
+        return ()
     amounts: dict[str, float] = {}
     by_event: dict[str, NDArray[np.float32]] = {}
     for kind, amount, parts in _said(model, person, position):
@@ -40,14 +52,21 @@ def _said(model: Recommender, person: Person, position: int) -> Iterator[tuple[s
     elif isinstance(model, Content):
         for name, parts in model.by_field(person.history, position).items():
             yield REASONS[name], float(parts.sum()), parts
-    elif position < model.n_items:
+    elif isinstance(model, Popular):
+        yield (
+            POPULAR,
+            float(model.scores(person.history, np.array([position]))[0, 0]),
+            np.zeros(len(person.names), np.float32),
+        )
+    else:
         parts = model.contributions(person.history, position)
         yield TOGETHER, float(parts.sum()), parts
 
 
 def _strongest(parts: NDArray[np.float32], person: Person) -> tuple[str, ...]:
-    by_item: dict[str, float] = {}
-    for name, part in zip(person.names, parts.tolist(), strict=True):
-        by_item[name] = by_item.get(name, 0.0) + part
-    kept = sorted((name for name in by_item if by_item[name] > 0), key=lambda name: -by_item[name])
-    return tuple(kept[:_NAMED])
+    """Names of the items whose events add most, those that add something."""
+    items, first, place = np.unique(person.history.items, return_index=True, return_inverse=True)
+    sums = np.bincount(place, weights=parts, minlength=len(items)).astype(np.float32)
+    kept = np.flatnonzero(sums > 0)
+    best, _ = best_first(kept, sums[kept], _NAMED)
+    return tuple(dict.fromkeys(person.names[event] for event in first[best].tolist()))

@@ -115,13 +115,14 @@ class Recommending(Interacting):
 
         After ``fit_recommender``, behaviour and content are blended as was learnt; before it, and for what is not in
         the store, content alone decides. Somebody of whom nothing is known gets what most people like, or, where
-        nothing was learnt, the newest items; ``notes`` of the hits say so.
+        nothing was learnt, the newest items; ``notes`` of the hits say so. Equal items are in the order of their ids.
 
         Parameters
         ----------
         liked, disliked
             What is liked and what is not: ids, ``Path``s to pictures, ``Item``s, ``Hit``s, or weights by id. The last
-            ones count as the latest. What is both liked and disliked has no say.
+            ones count as the latest. What is both liked and disliked has no say. A picture that an item of the store
+            has stands for that item.
         user
             Whose interactions in the store count too, before what is liked here.
         k, where
@@ -132,7 +133,7 @@ class Recommending(Interacting):
             From 0, the best, to 1, variety alone, by the ``method`` ``mmr`` (maximal marginal relevance) or ``dpp``
             (determinantal point process; see ``mmsearch.diversify``).
         popularity
-            From -1, what few know, over 0 to 1, what many know.
+            From -1, what few know, over 0 to 1, what many know, as it was when ``fit_recommender`` learnt it.
         novelty
             From 0 to 1: unlike everything they have had.
         most_per
@@ -208,7 +209,7 @@ class Recommending(Interacting):
         Raises
         ------
         InvalidInput
-            If there are no interactions.
+            If there are no interactions, or ``fresh`` is out of range.
         StoreBusy
             If another engine or process is writing.
         """

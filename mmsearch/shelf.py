@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.errors import StoreDamaged, StoreError
+from mmsearch.files import atomic_write, fsync_folder
 
 _OWN = re.compile(r"[0-9a-f]{16}")
-_NAMES = "names.json"
+_CONTENTS = "contents.json"
 
 
 class Shelf:
-    """Sets of named arrays in a folder; each is written whole before its name is given out."""
+    """Sets of named arrays in a folder; each is on disk, whole, before its name is given out."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,8 +40,10 @@ class Shelf:
         try:
             place.mkdir(parents=True)
             for n, array in enumerate(arrays.values()):
-                np.save(place / f"{n}.npy", array, allow_pickle=False)
-            (place / _NAMES).write_text(json.dumps(list(arrays)), "utf-8")
+                _save(place / f"{n}.npy", array)
+            told = [(key, *_form(array)) for key, array in arrays.items()]
+            atomic_write(place / _CONTENTS, json.dumps(told).encode())
+            fsync_folder(self.folder)
         except OSError as error:
             shutil.rmtree(place, ignore_errors=True)
             raise StoreError(f"what was learnt cannot be kept in {place}: {error.strerror}") from error
@@ -49,7 +53,7 @@ class Shelf:
         return name
 
     def get(self, name: str) -> dict[str, NDArray[Any]]:
-        """The arrays of a name, memory-mapped and read-only where they are not empty.
+        """The arrays of a name, memory-mapped and read-only.
 
         Raises
         ------
@@ -58,21 +62,34 @@ class Shelf:
         """
         place = self.folder / name
         try:
-            names = json.loads((place / _NAMES).read_text("utf-8"))
-            return {key: _load(place / f"{n}.npy") for n, key in enumerate(names)}
+            told = json.loads((place / _CONTENTS).read_text("utf-8"))
+            return {key: _load(place / f"{n}.npy", dtype, shape) for n, (key, dtype, shape) in enumerate(told)}
         except (OSError, ValueError, TypeError, EOFError) as error:
             raise StoreDamaged(
                 f"what was learnt from interactions cannot be read from {place} ({error}): call fit_recommender, or "
                 "run `mmsearch interactions fit`"
             ) from error
 
-    def drop_others(self, name: str | None) -> None:
-        """Forget every set but this."""
+    def keep(self, *names: str | None) -> None:
+        """Forget every set but these."""
         for place in self.folder.iterdir() if self.folder.is_dir() else ():
-            if place.name != name and _OWN.fullmatch(place.name):
+            if place.name not in names and _OWN.fullmatch(place.name):
                 shutil.rmtree(place, ignore_errors=True)  # what is left over takes room and does no harm
 
 
-def _load(file: Path) -> NDArray[Any]:
+def _save(file: Path, array: NDArray[Any]) -> None:
+    with open(file, "xb") as stream:
+        np.save(stream, array, allow_pickle=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _load(file: Path, dtype: str, shape: list[int]) -> NDArray[Any]:
     array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    if _form(array) != (dtype, shape):
+        raise ValueError(f"{file.name} holds other numbers than were put there")
     return array
+
+
+def _form(array: NDArray[Any]) -> tuple[str, list[int]]:
+    return array.dtype.str, list(array.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,24 +28,34 @@ class Stock:
     """Items by position: the first one that came is 0.
 
     ``keys``, (n,) int64 ascending, are the items' keys; those of items that are no longer there may be among them
-    (``live`` says which are not). ``fields`` are their vectors, ``near`` finds nearest items by field where there are
-    too many to look at all.
+    (``live`` says which are not). ``ranks``, (n,) int64, are their places in the order of their ids. ``fields`` are
+    their vectors, ``near`` finds nearest items by field where there are too many to look at all.
     """
 
     keys: Keys
     live: np.ndarray[Any, np.dtype[np.bool_]]
+    ranks: Keys
     fields: Mapping[str, ItemVectors]
     near: Mapping[str, Near]
     details: Details
 
     @classmethod
-    def of(cls, store: Store, view: View, keys: Keys | None = None, details: Details | None = None) -> Self:
+    def of(
+        cls,
+        store: Store,
+        view: View,
+        keys: Keys | None = None,
+        details: Details | None = None,
+        names: Collection[str] = (),
+    ) -> Self:
         """What a store has now.
 
         Parameters
         ----------
         keys, details
             The items' keys, and their labels, at an earlier time: they keep their positions, new items come after them.
+        names
+            Fields that are there even if no item has a vector in them any more.
         """
         now = store.catalog.all_keys()
         before = np.zeros(0, dtype=np.int64) if keys is None else keys
@@ -55,7 +65,7 @@ class Stock:
         fields: dict[str, ItemVectors] = {}
         near: dict[str, Near] = {}
         for name in FIELDS:
-            if name in view.held:
+            if name in view.held or (name in names and name in view.spaces):
                 space = view.spaces[name]
                 rows = _rows(store, space, its)
                 fields[name] = ItemVectors(space.matrix, rows)
@@ -64,7 +74,7 @@ class Stock:
         labelled = known.vectors()
         if labelled is not None:
             fields[DETAILS] = labelled
-        return cls(its, np.isin(its, now), fields, near, known)
+        return cls(its, np.isin(its, now), _ranks(store, its), fields, near, known)
 
     def __len__(self) -> int:
         """How many positions there are."""
@@ -87,6 +97,15 @@ class Stock:
             n_users=len(events.user_ids), n_items=len(self),
         )  # fmt: skip
         return behaviour, events.user_ids
+
+
+def _ranks(store: Store, keys: Keys) -> Keys:
+    """The place of each item in the order of the ids, (n,); items that are gone come last."""
+    rows = store.catalog.database.reader.execute("SELECT key FROM items ORDER BY id")
+    by_id = np.fromiter((key for (key,) in rows), dtype=np.int64)
+    ranks = np.full(len(keys), len(by_id), dtype=np.int64)
+    ranks[np.searchsorted(keys, by_id)] = np.arange(len(by_id))
+    return ranks
 
 
 def _metadata(store: Store, keys: Keys) -> Iterator[Mapping[str, Any]]:

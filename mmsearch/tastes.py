@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.catalog import EventBook
-from mmsearch.errors import InvalidInput, StoreDamaged
+from mmsearch.errors import InvalidInput, MMSearchError, StoreDamaged
 from mmsearch.lineup import hybrid
 from mmsearch.recommenders.details import Details
 from mmsearch.recommenders.hybrid import Hybrid
@@ -28,8 +28,8 @@ _DETAILS = "details:"
 class Learnt:
     """What a store's recommendations are made of.
 
-    ``blend`` is None where nothing was learnt, or what was learnt no longer fits; ``notes`` say so, and if there are
-    new interactions since. ``had``, (n_items,), is how many people had to do with each item when it was learnt.
+    ``blend`` is None where nothing was learnt, or what was learnt no longer fits, as ``notes`` say. ``had``,
+    (n_items,), is how many people had to do with each item when it was learnt.
     """
 
     stock: Stock
@@ -39,6 +39,15 @@ class Learnt:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What was learnt, as it is in one generation of the catalog; ``state`` is all that it depends on."""
+
+    generation: int
+    state: tuple[Any, ...]
+    learnt: Learnt
+
+
 class Tastes:
     """Learns from the interactions of one store, and remembers."""
 
@@ -46,7 +55,7 @@ class Tastes:
         self._store = store
         self._book = EventBook(store.catalog)
         self._shelf = Shelf(store.path / "recommender")
-        self._known: tuple[int, object, Learnt] | None = None
+        self._known: _Known | None = None
         self._lock = threading.Lock()
 
     def fit(self, report: Report | None = None, *, fresh: float = 0.1) -> Learnt:
@@ -77,33 +86,44 @@ class Tastes:
                 **{_DETAILS + name: array for name, array in stock.details.state().items()},
                 **blend.state(),
             }
-        name = self._shelf.put(arrays)
+        before, name = self._store.catalog.setting(_SETTING), self._shelf.put(arrays)
         with self._store.catalog.transaction():
             self._store.catalog.set_setting(_SETTING, name)
-        self._shelf.drop_others(name)
+        self._shelf.keep(before, name)  # somebody may still be reading the state before
         if report is not None:
             report(Progress("learn", 1, 1))
         with self._store.reading() as view:
             return self.learnt(view)
 
     def learnt(self, view: View) -> Learnt:
-        """What is known now; made anew only when items, vectors or what was learnt have changed."""
+        """What is known in this state, which is being read; not made anew where only interactions have changed."""
         with self._lock:
-            if self._known is None or self._known[0] != view.generation:
-                name = self._store.catalog.setting(_SETTING)
-                spaces = tuple((field, space.record.space, space.record.rows) for field, space in view.spaces.items())
-                state = (name, _fingerprint(view), spaces, self._store.catalog.extent())
-                same = self._known is not None and self._known[1] == state
-                learnt = self._known[2] if same and self._known is not None else self._load(view, name)
-                self._known = view.generation, state, learnt
-            return self._known[2]
+            known = self._known
+            if known is not None and known.generation == view.generation:
+                return known.learnt
+            name = self._store.catalog.setting(_SETTING)
+            state = self._state(view, name)
+            learnt = known.learnt if known is not None and known.state == state else self._load(view, name)
+            if known is None or known.generation < view.generation:  # else this thread still reads an old state
+                self._known = _Known(view.generation, state, learnt)
+            return learnt
+
+    def _state(self, view: View, name: str | None) -> tuple[Any, ...]:
+        """What is another one whenever anything but interactions has changed."""
+        records = tuple(space.record for space in view.spaces.values())
+        # Each change of interactions alone adds 1 to both numbers; all other changes add 1 to the first.
+        others = view.generation - self._book.stamp()
+        return name, _fingerprint(view), view.held, records, self._store.catalog.extent(), others
 
     def is_behind(self) -> bool:
-        """Whether there are interactions that nothing was learnt from yet."""
+        """Whether there are interactions that nothing was learnt from yet, or what was learnt cannot be read."""
         name = self._store.catalog.setting(_SETTING)
         if name is None:
             return self._book.counts()[1] > 0
-        return int(self._shelf.get(name)["people"][1]) != self._book.stamp()
+        try:
+            return int(self._shelf.get(name)["people"][1]) != self._book.stamp()
+        except (StoreDamaged, LookupError):
+            return True
 
     def _load(self, view: View, name: str | None) -> Learnt:
         if name is None:
@@ -111,9 +131,12 @@ class Tastes:
             return Learnt(stock, None, np.zeros(len(stock), dtype=np.int64), 0)
         try:
             return self._restored(view, self._shelf.get(name))
-        except (StoreDamaged, InvalidInput, KeyError) as error:
+        except (StoreDamaged, ValueError, TypeError, LookupError, ArithmeticError) as error:
+            # A file that was written by somebody else may hold any arrays.
+            told = isinstance(error, MMSearchError)
+            why = error if told else f"it is damaged ({error}); call fit_recommender again"
             stock = Stock.of(self._store, view)
-            notes = (f"nothing is used of what was learnt from interactions: {error}",)
+            notes = (f"nothing is used of what was learnt from interactions: {why}",)
             return Learnt(stock, None, np.zeros(len(stock), dtype=np.int64), 0, notes)
 
     def _restored(self, view: View, arrays: Mapping[str, NDArray[Any]]) -> Learnt:
@@ -122,8 +145,9 @@ class Tastes:
         details = Details().restore(
             {key.removeprefix(_DETAILS): array for key, array in arrays.items() if key.startswith(_DETAILS)}
         )
-        stock = Stock.of(self._store, view, np.array(arrays["keys"]), details)
-        blend = hybrid(stock, Hybrid.names_in(arrays)).restore(arrays)
+        names = Hybrid.names_in(arrays)
+        stock = Stock.of(self._store, view, np.array(arrays["keys"]), details, names)
+        blend = hybrid(stock, names).restore(arrays)
         had = np.zeros(len(stock), dtype=np.int64)
         had[: len(arrays["had"])] = arrays["had"]
         return Learnt(stock, blend, had, int(arrays["people"][0]))

@@ -152,6 +152,14 @@ def test_the_same_question_has_the_same_answer(world):
     assert [best.keys.tolist() for best in first] == [best.keys.tolist() for best in second]
 
 
+def test_of_many_people_some_settle_it():
+    items, people = vectors(0, 2_500), vectors(1, 2_500)
+    seen = some_seen(6, 2_500, 2_500, 10_000)
+    index = FactorIndex(items, people, seen, longest=100, scanned=100)
+    assert index.in_graph > 0
+    assert recall_of(best_products(people, items, 10, seen), index.search(people, 10, exclude=seen)) > 0.95
+
+
 def test_nobody_asks_and_nobody_is_answered(world):
     _, users, index = world
     assert index.search(users[:0], 10) == []

@@ -6,11 +6,38 @@ import pytest
 from mmsearch.behaviour import Behaviour
 from mmsearch.errors import InvalidInput
 from mmsearch.protocols import Recommender
+from mmsearch.recommenders.bridge import Bridge
+from mmsearch.recommenders.content import Content
 from mmsearch.recommenders.ease import Ease
 from mmsearch.recommenders.factors import Factors
+from mmsearch.recommenders.hybrid import Hybrid, Part
+from mmsearch.recommenders.itemvectors import ItemVectors
 from mmsearch.recommenders.neighbors import ItemNeighbors
 from mmsearch.recommenders.popularity import Popular, Random
 from mmsearch.recommenders.sessions import Transitions
+
+N_ITEMS = 30
+
+
+def fields(n_items=N_ITEMS):
+    """Pictures and texts of items whose number is odd or even; some have no text."""
+    random = np.random.default_rng(0)
+    pictures, texts = (random.normal(size=(n_items, 6)) + 2 * np.eye(6)[np.arange(n_items) % 2] for _ in range(2))
+    rows = np.where(np.arange(n_items) % 7 == 5, -1, np.arange(n_items))
+    return {"picture": ItemVectors(pictures.astype(np.float16)), "text": ItemVectors(texts, rows)}
+
+
+def hybrid(n_items=N_ITEMS):
+    return Hybrid(
+        [
+            Part("items", ItemNeighbors, "had together", fading=0.5),
+            Part("ease", lambda: Ease(l2=5.0), "had together"),
+            Part("popular", Popular, "popular"),
+            Part("content", lambda: Content(fields(n_items)), "looks", cold=True),
+            Part("bridge", lambda: Bridge(fields(n_items)), "bridge", cold=True),
+        ]
+    )
+
 
 RECOMMENDERS = {
     "popular": Popular,
@@ -26,16 +53,29 @@ RECOMMENDERS = {
     "sessions": Transitions,
 }
 LEARNING = [name for name in RECOMMENDERS if not name.startswith(("popular", "random"))]
+BY_CONTENT = {
+    "content-mean": lambda n_items=N_ITEMS: Content(fields(n_items), decay=0.9),
+    "content-nearest": lambda n_items=N_ITEMS: Content(fields(n_items), profile="nearest"),
+    "content-interests": lambda n_items=N_ITEMS: Content(fields(n_items), profile="interests"),
+    "bridge": lambda n_items=N_ITEMS: Bridge(fields(n_items)),
+    "hybrid": hybrid,
+}
+"""Made for so many items, whose vectors they have; they have a score for items that nobody had."""
+RECOMMENDERS |= BY_CONTENT
 SPARSE = ("items", "bm25", "sessions")
 """They say nothing on items that have nothing to do with the history."""
-EXPLAINED = ("items", "items-all-options", "bm25", "bm25-unshrunk", "ease", "als", "sessions")
+EXPLAINED = [name for name in (*LEARNING, *BY_CONTENT) if name not in ("bpr", "hybrid")]
 """Their contributions add up to the score, dislikes among them."""
-N_ITEMS = 30
 
 
-@pytest.fixture(params=RECOMMENDERS.values(), ids=RECOMMENDERS.keys())
+@pytest.fixture(params=RECOMMENDERS.keys())
 def new(request):
-    return request.param
+    """Makes a recommender, for 30 items unless told otherwise."""
+
+    def make(n_items=N_ITEMS):
+        return RECOMMENDERS[request.param](*[n_items] if request.param in BY_CONTENT else [])
+
+    return make
 
 
 @pytest.fixture
@@ -135,7 +175,7 @@ def test_histories_without_a_like_are_answered(fitted, weight):
     assert fitted.contributions(history([1, 2, 3], weights=[weight] * 3), 4).shape == (3,)
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", [*LEARNING, *BY_CONTENT])
 def test_what_was_only_seen_has_no_say(name):
     fitted = RECOMMENDERS[name]().fit(some_people())
     np.testing.assert_allclose(
@@ -143,9 +183,13 @@ def test_what_was_only_seen_has_no_say(name):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in LEARNING if name not in ("als", "sessions")])
+FADING = ("sessions", "content-mean", "hybrid")
+"""What counts is how many events were later."""
+
+
+@pytest.mark.parametrize("name", [name for name in (*LEARNING, *BY_CONTENT) if name not in ("als", *FADING)])
 def test_what_is_told_twice_counts_once(name):
-    # For ALS more of the same is more confidence, and for sessions each event is a step.
+    # For ALS more of the same is more confidence.
     fitted = RECOMMENDERS[name]().fit(some_people())
     np.testing.assert_allclose(fitted.scores(history([1, 1, 2])), fitted.scores(history([1, 2])), atol=1e-6)
 
@@ -205,7 +249,7 @@ def test_inputs_are_not_changed(new):
     ids=["nobody", "no events", "one event", "no likes", "one event thrice"],
 )
 def test_little_to_learn_from_is_enough(new, little):
-    fitted = new().fit(little)
+    fitted = new(5).fit(little)
     for told in (history([2], n_items=5), history([], n_items=5)):
         assert np.isfinite(fitted.scores(told)).all()
         assert all(0 <= key < 5 for key in fitted.candidates(told, 10)[0])
@@ -213,21 +257,23 @@ def test_little_to_learn_from_is_enough(new, little):
 
 
 def test_one_person_and_one_item_are_enough(new):
-    fitted = new().fit(history([0], n_items=1))
+    fitted = new(1).fit(history([0], n_items=1))
     assert fitted.scores(history([0], n_items=1)).shape == (1, 1)
     assert fitted.candidates(history([], n_items=1), 3)[0].tolist() in ([], [0])
 
 
 def test_no_items_at_all_have_no_scores(new):
     nothing = Behaviour.of([], [], n_users=1, n_items=0)
-    fitted = new().fit(nothing)
+    fitted = new(0).fit(nothing)
     assert fitted.scores(nothing).shape == (1, 0)
     assert fitted.candidates(nothing, 3)[0].tolist() == []
 
 
-def test_fitting_again_forgets_what_was_learnt(new):
-    people = some_people(seed=1)
-    again = new().fit(history([1, 2, 3], n_items=7)).fit(some_people())
+@pytest.mark.parametrize("name", RECOMMENDERS)
+def test_fitting_again_forgets_what_was_learnt(name):
+    people, new = some_people(seed=1), RECOMMENDERS[name]
+    before = history([1, 2, 3], n_items=N_ITEMS if name in BY_CONTENT else 7)
+    again = new().fit(before).fit(some_people())
     np.testing.assert_array_equal(again.scores(people), new().fit(some_people()).scores(people))
 
 
@@ -290,7 +336,8 @@ def test_the_state_is_plain_arrays(fitted):
 # Wrong use -----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_can_be_asked_before_it_has_learnt(new):
+@pytest.mark.parametrize("name", [name for name in RECOMMENDERS if not name.startswith("content")])
+def test_nothing_can_be_asked_before_it_has_learnt(name):
     for ask in (
         lambda r: r.scores(history([1])),
         lambda r: r.candidates(history([1]), 3),
@@ -298,7 +345,7 @@ def test_nothing_can_be_asked_before_it_has_learnt(new):
         lambda r: r.state(),
     ):
         with pytest.raises(InvalidInput, match="fit or restore first"):
-            ask(new())
+            ask(RECOMMENDERS[name]())
 
 
 def test_wrong_questions_are_refused(fitted):

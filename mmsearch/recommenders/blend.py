@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 _RIDGE = 0.01
 _FIRST = 10
+_NOISE = 1e-6
+"""Scores of float32 that vary by less than this share of the largest do not vary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,8 @@ def fit_weights(cases: Sequence[Cases]) -> NDArray[np.float64]:
 
     The likelihood of a right candidate is the softmax of its weighted sum among that person's candidates (ListNet's
     top-one probability; Cao et al., ICML 2007, section 4.2), with a ridge of 0.01 on weights of scores of variance 1.
-    A person's right candidates share one vote. Scores that do not vary get 0. Without a right candidate anywhere all
-    weights bring their part to the same variance.
+    A person's right candidates share one vote. Scores that do not vary get 0. Without a right candidate anywhere, and
+    where no part is better than none, all weights bring their part to the same variance.
     """
     from scipy.optimize import minimize  # whose import takes long
 
@@ -36,7 +38,8 @@ def fit_weights(cases: Sequence[Cases]) -> NDArray[np.float64]:
     spread = (
         np.sqrt(np.mean([np.square(said).mean(axis=0) for said in varying], axis=0)) if varying else np.ones(n_parts)
     )
-    scale = np.divide(1.0, spread, out=np.zeros(n_parts), where=spread > 1e-9)
+    size = np.max([np.abs(case.said).max(axis=0, initial=0) for case in cases], axis=0) if cases else 0.0
+    scale = np.divide(1.0, spread, out=np.zeros(n_parts), where=spread > _NOISE * size)
     if not told:
         return scale
     said = np.concatenate([case.said * scale for case in told])
@@ -56,7 +59,7 @@ def fit_weights(cases: Sequence[Cases]) -> NDArray[np.float64]:
 
     found = minimize(loss, np.full(n_parts, 0.1), jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * n_parts)
     weights: NDArray[np.float64] = found.x * scale
-    return weights
+    return weights if weights.any() else scale
 
 
 def offset_for_share(

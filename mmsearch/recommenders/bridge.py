@@ -10,10 +10,20 @@ from numpy.typing import NDArray
 
 from mmsearch.behaviour import Behaviour
 from mmsearch.errors import InvalidInput
-from mmsearch.recommenders.histories import as_plain, averaged, check_fit, check_number, check_one, likes, recency, says
+from mmsearch.recommenders.histories import (
+    as_plain,
+    averaged,
+    check_fit,
+    check_learnt,
+    check_number,
+    check_one,
+    likes,
+    recency,
+    says,
+)
 from mmsearch.recommenders.itemvectors import ItemVectors
+from mmsearch.recommenders.top import best_columns
 from mmsearch.types import Keys, Vectors
-from mmsearch.vectors import best_first, check_k
 
 _BLOCK = 32_768
 _SAMPLE = 20_000
@@ -23,9 +33,10 @@ class Bridge:
     """Item-to-item cosines of behaviour, foretold from content for every item, those without behaviour included.
 
     Attributes are mapped to what collaborative filtering knows, as by Gantner et al. (ICDM 2010), here in closed
-    form: with S the items' cosines by who likes both, A the content of the items that anybody likes and F that of
-    all, the score of item i for a history h is ``h S (A (A'A + l2 I)^-1) F_i``: the person's scores of the items with
-    behaviour, carried over to item i by ridge regression on content. S is never formed.
+    form: with S the items' cosines by who likes both (0 of an item to itself), A the content of the items that anybody
+    likes and F that of all, each with a constant beside it, the score of item i for a history h is
+    ``h S (A (A'A + l2 I)^-1) F_i``: the person's scores of the items with behaviour, carried over to item i by ridge
+    regression on content. S is never formed.
 
     Parameters
     ----------
@@ -41,7 +52,7 @@ class Bridge:
     Raises
     ------
     InvalidInput
-        If there is no field, or a setting is out of range.
+        If there is no field, they are of different numbers of items, or a setting is out of range.
     """
 
     name = "bridge"
@@ -58,18 +69,23 @@ class Bridge:
         decay: float = 1.0,
         dislike: float = 0.5,
     ) -> None:
-        if not fields:
-            raise InvalidInput("expected vectors of at least one field")
+        if not fields or len({len(vectors) for vectors in fields.values()}) > 1:
+            raise InvalidInput("expected vectors of at least one field, and as many items in each")
         self.fields = dict(fields)
         self.l2, self.max_features = check_number("l2", l2, 1e-6), int(check_number("max_features", max_features, 1))
         self.decay, self.dislike = check_number("decay", decay, 1e-6, 1), check_number("dislike", dislike, 0)
         self.n_items = -1
 
     def fit(self, behaviour: Behaviour) -> Self:
-        """Regress who likes what on content. Takes O(n_items dim^2 + n_events dim) time."""
+        """Regress who likes what on content. Takes O(n_items dim^2 + n_events dim) time.
+
+        Raises
+        ------
+        InvalidInput
+            If the behaviour is of another number of items than the fields.
+        """
         n_items = len(next(iter(self.fields.values())))
-        if behaviour.n_items != n_items:
-            raise InvalidInput(f"expected behaviour over {n_items} items, got {behaviour.n_items}")
+        check_fit(behaviour, n_items, ())
         self._axes = self._find_axes(n_items)
         features = self._features(0, n_items)
         liked = likes(behaviour)
@@ -110,7 +126,8 @@ class Bridge:
     def scores(self, histories: Behaviour, columns: Keys | None = None) -> NDArray[np.float32]:
         """Foretold similarity to what each person likes, (n_users, n_items) or (n_users, m) float32."""
         asked = check_fit(histories, self.n_items, columns)
-        answer: NDArray[np.float32] = self._tastes(histories) @ self._to[asked].T
+        to = self._to if columns is None else self._to[asked]
+        answer: NDArray[np.float32] = self._tastes(histories) @ to.T
         return answer
 
     def _tastes(self, histories: Behaviour) -> NDArray[np.float32]:
@@ -126,10 +143,8 @@ class Bridge:
         return averaged(says(histories, self.dislike) * recency(histories, self.decay), histories)
 
     def candidates(self, histories: Behaviour, k: int) -> list[Keys]:
-        """The best k items of each person by a scan; see ``Recommender``."""
-        check_k(k)
-        check_fit(histories, self.n_items, ())
-        return [best_first(np.arange(self.n_items), row, k)[0] for row in self.scores(histories)]
+        """The best k of all unseen items, for each person; see ``Recommender``."""
+        return [best.keys for best in best_columns(self, histories, k)]
 
     def contributions(self, history: Behaviour, column: int) -> NDArray[np.float32]:
         """How much each event adds to an item's score, (n_events,) float32; the score is their sum."""
@@ -140,7 +155,8 @@ class Bridge:
         return parts
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """``from`` and ``to``, each (n_items, n_features + 1) float32, and ``axes``, (dim, n_features)."""
+        """``from`` and ``to``, each (n_items, n_features + 1) float32, and ``axes``, (dim, n_features) float32."""
+        check_learnt(self.n_items)
         return {"from": self._from, "to": self._to, "axes": self._axes}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> Self:
@@ -149,13 +165,16 @@ class Bridge:
         Raises
         ------
         InvalidInput
-            If the fields have other vectors than those it was learnt with.
+            If the fields have vectors of another width than those it was learnt with, or of fewer items.
         """
-        self._from, self._to, self._axes = (as_plain(state[name]) for name in ("from", "to", "axes"))
         n_items = len(next(iter(self.fields.values())))
         width = sum(vectors.dim for vectors in self.fields.values())
-        if width != len(self._axes) or n_items < len(self._to):
-            raise InvalidInput(f"expected vectors {len(self._axes)} wide of {len(self._to)} items, got {width} wide")
+        if width != len(state["axes"]) or n_items < len(state["to"]):
+            raise InvalidInput(
+                f"expected vectors {len(state['axes'])} wide of {len(state['to'])} items or more, got {width} wide of "
+                f"{n_items}: fit anew"
+            )
+        self._from, self._to, self._axes = (as_plain(state[name]) for name in ("from", "to", "axes"))
         if n_items > len(self._to):
             later = self._features(len(self._to), n_items)
             self._to = np.concatenate([self._to, later])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -14,50 +15,59 @@ from mmsearch.errors import InvalidInput
 from mmsearch.recommenders.histories import averaged, check_fit, check_number, check_one, recency, says
 from mmsearch.recommenders.itemvectors import ItemVectors, unit_or_zero
 from mmsearch.recommenders.profiles import INTERESTS, MEAN, MOST_EVENTS, PROFILES, best_score, interests
+from mmsearch.recommenders.top import best_columns
 from mmsearch.types import Keys, Vectors
 from mmsearch.vectors import best_first, check_k
 
+_COSINES = 8_000_000
+"""Cosines of things to items held at once: 32 MB."""
 _BLOCK = 32_768
+"""Items whose vectors are held at once, at most."""
+_MORE = 4
+"""So many times as many candidates as asked for are scored, where several things were sought by."""
 Near = Callable[[Vectors, int], list[Keys]]
 """Finds the positions of about k items for each of (n, dim) vectors, as a vector index does."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Things:
-    """What was liked and disliked: (n,) positions of events, (n, dim) vectors, (n,) how much say each has."""
+    """What was liked and disliked, (n,) each: positions of events, items, and how much say each has."""
 
     events: Keys
-    vectors: Vectors
+    items: Keys
     says: NDArray[np.float32]
 
 
 class Content:
     """Cosines of an item to what a person likes, less what they dislike, in each field.
 
-    It needs nobody's behaviour but the person's own, so that new items and new people are as good as any.
+    It needs nobody's behaviour but the person's own, so that new items and new people are as good as any. Where an item
+    has no vector in a field, that field adds 0.
 
     Parameters
     ----------
     fields
         Vectors of the items by field, such as ``picture``, ``text`` and ``details``.
     weights
-        How much each field counts; None: equally.
+        How much each field counts, in proportion; those not named do not. None: equally.
     decay
-        What the say of an event is multiplied by for each later event of the same person; 1: all have the same.
+        What the say of an event is multiplied by for each later event of the same person; 1: all have the same. For
+        the profiles ``mean`` and ``interests``.
     dislike
         How much a dislike counts against a like; for the profile ``mean``.
     profile
-        ``mean``: the cosine to the weighted mean of the liked, less ``dislike`` times that of the disliked (Rocchio's
-        feedback without a query; Manning et al. 2008, section 9.1.1). ``nearest``: the cosine to the nearest liked
-        thing (see ``best_score``). ``interests``: the same of the medoids of clusters of what was liked (see
-        ``interests``).
+        ``mean``: the weighted mean of the cosines to what was liked and, less, disliked, which is in proportion to the
+        cosine to their weighted mean (Rocchio's feedback without a query; Manning et al. 2008, section 9.1.1).
+        ``nearest``: the cosine to the nearest liked thing (see ``best_score``). ``interests``: the same of the medoids
+        of clusters of what was liked (see ``interests``). The last two go by the latest 500 events.
     near
-        By field, what finds nearest items without looking at all of them; fields without one are scanned.
+        By field, what finds nearest items without looking at all of them; without any, all items are scored.
 
     Raises
     ------
     InvalidInput
-        If there is no field, they are of different numbers of items, or a weight or setting is out of range.
+        If there is no field, they are of different numbers of items, a weight is for a field that is not there, or a
+        weight or setting is out of range.
     """
 
     name = "content"
@@ -76,6 +86,9 @@ class Content:
             raise InvalidInput("expected vectors of at least one field, and as many items in each")
         if profile not in PROFILES:
             raise InvalidInput(f"expected profile as {', '.join(PROFILES)}, got {profile!r}")
+        unknown = sorted(set(weights or {}) - set(fields))
+        if unknown:
+            raise InvalidInput(f"expected weights for {', '.join(fields)}, got one for {unknown[0]}")
         self.profile = profile
         self.fields = dict(fields)
         self.weights = {
@@ -84,7 +97,7 @@ class Content:
         }
         self.decay, self.dislike = check_number("decay", decay, 1e-6, 1), check_number("dislike", dislike, 0)
         self.n_items = len(next(iter(fields.values())))
-        self._near = dict(near or {})
+        self._near = {name: near[name] for name in fields if near and name in near}
 
     def fit(self, behaviour: Behaviour) -> Self:
         """Nothing is learnt from others.
@@ -102,31 +115,42 @@ class Content:
         asked = check_fit(histories, self.n_items, columns)
         answer, say = np.zeros((histories.n_users, len(asked)), dtype=np.float32), self._says(histories)
         for name, weight in self._shares().items():
-            things = [self._things(name, histories, say, user) for user in range(histories.n_users)]
-            for start in range(0, len(asked), _BLOCK):
-                part = slice(start, start + _BLOCK)
-                vectors = self.fields[name].take(asked[part])
-                for user, its in enumerate(things):
-                    answer[user, part] += weight * self._scored(its, vectors)
+            if weight:
+                things = [self._things(name, histories, say, user) for user in range(histories.n_users)]
+                self._add_scores(answer, np.float32(weight), self.fields[name], things, asked)
         return answer
 
     def candidates(self, histories: Behaviour, k: int) -> list[Keys]:
-        """The nearest of each field and interest in turn, seen ones among them; see ``Recommender``."""
+        """The best k of the unseen items, for each person; see ``Recommender``.
+
+        With ``near``, of those that it finds near what stands for the person in each field: for the profile ``mean``
+        and one field these are the best if ``near`` is exact.
+        """
+        if not self._near:
+            return [best.keys for best in best_columns(self, histories, k)]
         check_k(k)
         check_fit(histories, self.n_items, ())
-        lists: list[list[Keys]] = [[] for _ in range(histories.n_users)]
-        say = self._says(histories)
+        found = []
+        for user in range(histories.n_users):
+            history = histories.of_users([user])
+            among = np.setdiff1d(self._in_mind(history, k), history.items)
+            found.append(best_first(among, self.scores(history, among)[0], k)[0])
+        return found
+
+    def _in_mind(self, history: Behaviour, k: int) -> Keys:
+        """What is near to what stands for one person: k unseen items and more, if there are so many; some twice."""
+        found, say = [np.zeros(0, np.int64)], self._says(history)
         for name, weight in self._shares().items():
-            near = self._near.get(name, self._scan(name))
-            for user in range(histories.n_users if weight else 0):
-                things = self._things(name, histories, say, user)
-                wanted = (
-                    (things.says @ things.vectors)[None] if self.profile == MEAN else things.vectors[things.says > 0]
-                )
-                wanted = unit_or_zero(wanted.reshape(-1, self.fields[name].dim))
-                wanted = wanted[np.abs(wanted).max(axis=1, initial=0) > 0]
-                lists[user] += near(wanted, k) if len(wanted) else []
-        return [_in_turn(its, k) for its in lists]
+            things = self._things(name, history, say, 0)
+            vectors = self.fields[name].take(things.items)
+            wanted = (things.says @ vectors)[None] if self.profile == MEAN else vectors[things.says > 0]
+            wanted = unit_or_zero(wanted)
+            wanted = wanted[wanted.any(axis=1)]
+            if weight and len(wanted):
+                most = k + len(history)
+                each = min(most, -(-_MORE * most // len(wanted)))
+                found += self._near[name](wanted, each) if name in self._near else self._scan(name, wanted, each)
+        return np.concatenate(found)
 
     def contributions(self, history: Behaviour, column: int) -> NDArray[np.float32]:
         """How much each event adds to an item's score, (n_events,) float32; the score is their sum."""
@@ -146,9 +170,9 @@ class Content:
         say, parts = self._says(history), {}
         for name, weight in self._shares().items():
             things = self._things(name, history, say, 0)
-            vector = self.fields[name].take(np.array([column]))[0]
+            cosines = self.fields[name].take(things.items) @ self.fields[name].take(np.array([column]))[0]
             parts[name] = np.zeros(len(history), dtype=np.float32)
-            parts[name][things.events] = np.float32(weight) * self._parts(things, vector)
+            parts[name][things.events] = np.float32(weight) * self._parts(things, cosines)
         return parts
 
     def _things(self, name: str, histories: Behaviour, says_: NDArray[np.float32], user: int) -> _Things:
@@ -165,19 +189,32 @@ class Content:
         if self.profile == INTERESTS:
             likes = np.flatnonzero(say > 0)
             kept = np.concatenate([likes[interests(vectors[likes], say[likes])[0]], np.flatnonzero(say < 0)])
-            events, vectors, say = events[kept], vectors[kept], say[kept]
-        return _Things(events, vectors, say)
+            events, say = events[kept], say[kept]
+        return _Things(events, histories.items[events], say)
 
-    def _scored(self, things: _Things, vectors: Vectors) -> NDArray[np.float32]:
-        """Scores of items, (m,)."""
+    def _add_scores(
+        self, answer: NDArray[np.float32], weight: np.float32, vectors: ItemVectors, things: list[_Things], asked: Keys
+    ) -> None:
+        """Add each person's scores of items in one field, times its weight, to ``answer``, (n_users, m)."""
+        # People like the same things, so cosines are taken once for each thing.
+        ends = np.cumsum([0, *(len(its.items) for its in things)])
+        both, at = np.unique(np.concatenate([ends[:0], *(its.items for its in things)]), return_inverse=True)
+        rows, whose = vectors.take(both), [at[start:end] for start, end in pairwise(ends)]
         if self.profile == MEAN:
-            scores: NDArray[np.float32] = vectors @ (things.says @ things.vectors)
-            return scores
-        return best_score(things.vectors @ vectors.T, things.says > 0)[0]
+            means = [its.says @ rows[own] for its, own in zip(things, whose, strict=True)]
+            rows = np.array(means, dtype=np.float32).reshape(-1, vectors.dim)
+        step = max(1, min(_BLOCK, _COSINES // max(1, len(rows))))
+        for start in range(0, len(asked), step):
+            part = slice(start, start + step)
+            cosines = rows @ vectors.take(asked[part]).T
+            if self.profile == MEAN:
+                answer[:, part] += weight * cosines
+                continue
+            for user, (its, own) in enumerate(zip(things, whose, strict=True)):
+                answer[user, part] += weight * best_score(cosines[own], its.says > 0)[0]
 
-    def _parts(self, things: _Things, vector: Vectors) -> NDArray[np.float32]:
-        """What each thing adds to the score of an item, (n_things,), given its (dim,) vector."""
-        cosines = things.vectors @ vector
+    def _parts(self, things: _Things, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What each thing adds to the score of an item, (n_things,), given its cosines to them."""
         if self.profile == MEAN:
             return things.says * cosines
         scores, decided = best_score(cosines[:, None], things.says > 0)
@@ -199,23 +236,13 @@ class Content:
         total = sum(self.weights.values()) or 1.0
         return {name: weight / total for name, weight in self.weights.items()}
 
-    def _scan(self, name: str) -> Near:
-        vectors = self.fields[name]
-
-        def near(profiles: Vectors, k: int) -> list[Keys]:
-            best = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(profiles)
-            for start, block in vectors.blocks():
-                keys = np.arange(start, start + len(block))[vectors.there[start : start + len(block)]]
-                for n, row in enumerate(profiles @ block.T):
-                    both = np.concatenate([best[n][1], row[keys - start]])
-                    best[n] = best_first(np.concatenate([best[n][0], keys]), both, k)
-            return [keys for keys, _ in best]
-
-        return near
-
-
-def _in_turn(lists: list[Keys], k: int) -> Keys:
-    """The first of each list, then the second of each, and so on: k different ones."""
-    longest = max((len(one) for one in lists), default=0)
-    turns = [int(one[n]) for n in range(longest) for one in lists if n < len(one)]
-    return np.array(list(dict.fromkeys(turns))[:k], dtype=np.int64)
+    def _scan(self, name: str, wanted: Vectors, k: int) -> list[Keys]:
+        """The k nearest items of each vector, by looking at all."""
+        best = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(wanted)
+        step = max(1, min(_BLOCK, _COSINES // len(wanted)))
+        for start in range(0, self.n_items, step):
+            keys = np.arange(start, min(start + step, self.n_items))
+            for n, row in enumerate(wanted @ self.fields[name].take(keys).T):
+                both = np.concatenate([best[n][0], keys]), np.concatenate([best[n][1], row])
+                best[n] = best_first(*both, k)
+        return [keys for keys, _ in best]

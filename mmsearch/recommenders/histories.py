@@ -117,7 +117,7 @@ def says(histories: Behaviour, dislike: float) -> NDArray[np.float32]:
 def averaged(says: NDArray[np.float32], histories: Behaviour) -> NDArray[np.float32]:
     """Says, (n_events,), divided by the sum of their sizes for each person, so that they add up to 1; zeros stay."""
     total = np.bincount(histories.users, weights=np.abs(says), minlength=histories.n_users)
-    return np.asarray(says / np.maximum(total, 1e-12)[histories.users], dtype=np.float32)
+    return np.asarray(says / np.where(total > 0, total, 1.0)[histories.users], dtype=np.float32)
 
 
 def recency(histories: Behaviour, decay: float) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from mmsearch.behaviour import Behaviour
 from mmsearch.errors import InvalidInput
 from mmsearch.protocols import Recommender
 from mmsearch.recommenders.blend import Cases, fit_weights, offset_for_share
-from mmsearch.recommenders.histories import check_fit, check_one
+from mmsearch.recommenders.histories import check_fit, check_learnt, check_number, check_one
 from mmsearch.recommenders.linear import Linear
 from mmsearch.recsplits import Split, cold_items, leave_last_out
 from mmsearch.types import Keys
@@ -23,6 +23,12 @@ _MOST_PEOPLE = 2_000
 """People on whom the weights are fitted, at most."""
 _N_CANDIDATES = 200
 """Candidates of each part among which the weights are fitted, and of which answers are made."""
+_N_HIDDEN = 1_000
+"""Hidden items of each part among which the weights for items without behaviour are fitted."""
+_ENOUGH = 300
+"""People, at least, by whom the offset of items without behaviour is chosen, where there are more."""
+_SCORES = 8_000_000
+"""Scores of hidden items held at once: 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +36,9 @@ class Part:
     """One recommender of a blend.
 
     ``make`` makes it anew, for fitting on a part of the behaviour; ``name`` is its own among the parts, ``reason`` the
-    word for it in explanations. ``cold``: whether it has something to say of items without behaviour. ``fading``: a
-    second opinion of the same model with more regard to what a person did last (see ``Linear.lately``); None: none.
+    word for it in explanations. ``cold``: whether it has something to say of items without behaviour. ``fading``, above
+    0 to 1: a second opinion of the same model with more regard to what a person did last (see ``Linear.lately``, which
+    the model must have); None: none.
     """
 
     name: str
@@ -39,6 +46,10 @@ class Part:
     reason: str
     cold: bool = False
     fading: float | None = None
+
+
+_Voice: TypeAlias = tuple[Part, float | None]
+"""A part, and how its opinion fades; None: as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,8 @@ class Hybrid:
     parts had in mind (softmax over the candidates of all parts; weights are not negative, so that each part's share
     can be told). Items without behaviour have another set, over the parts that go by content, fitted on items whose
     behaviour is hidden for the purpose; what is added to their scores is chosen such that they take ``fresh`` of the
-    first ten places, were a fifth of all items hidden. After that all parts are fitted again on everything.
+    first ten places, were a fifth of all items hidden. Without a part that goes by content, these items have the score
+    0. After that all parts are fitted again on everything.
 
     Items may come after it was fitted: they are items without behaviour.
 
@@ -74,25 +86,28 @@ class Hybrid:
     Raises
     ------
     InvalidInput
-        If there is no part, two have one name, or ``fresh`` is not from 0 to 1.
+        If there is no part, two have one name, a name has a dot or a line break in it, or a setting is out of range.
     """
 
     name = "hybrid"
 
     def __init__(self, parts: Sequence[Part], *, fresh: float = 0.1, seed: int = 0) -> None:
-        if not parts or len({part.name for part in parts}) < len(parts):
-            raise InvalidInput("expected parts with names of their own, at least one")
-        if not 0 <= fresh <= 1:
-            raise InvalidInput(f"expected fresh as a share from 0 to 1, got {fresh!r}")
-        self.parts, self.fresh, self.seed = tuple(parts), fresh, seed
+        names = [part.name for part in parts]
+        if not parts or len(set(names)) < len(parts) or any(set(name) & {".", "\n"} for name in names):
+            raise InvalidInput(f"expected parts with names of their own without dots, at least one, got {names}")
+        for part in parts:
+            if part.fading is not None:
+                check_number(f"the fading of {part.name}", part.fading, 1e-6, 1)
+        self.parts, self.fresh, self.seed = tuple(parts), check_number("fresh", fresh, 0, 1), seed
         self.models: dict[str, Recommender] = {}
         self.n_items = -1
         # Whoever has a say: each part, and those that fade once more.
-        self.voices = [(part, None) for part in parts] + [(part, part.fading) for part in parts if part.fading]
+        self.voices: list[_Voice] = [(part, None) for part in parts]
+        self.voices += [(part, part.fading) for part in parts if part.fading]
         self._reset()
 
     def _reset(self) -> None:
-        self.warm_weights = np.ones(len(self.voices))
+        self.warm_weights = np.array([float(not fading) for _, fading in self.voices])
         self.cold_weights = np.array([float(part.cold and not fading) for part, fading in self.voices])
         self.offset = 0.0
         self._cold = np.zeros(0, dtype=bool)
@@ -103,50 +118,72 @@ class Hybrid:
         """Fit the weights on what is held out of ``behaviour``, then the parts on all of it.
 
         Where too little is there to hold anything out, all parts weigh the same.
+
+        Raises
+        ------
+        InvalidInput
+            If a part does not know these items, or should fade and cannot.
         """
         self._reset()
         last = _split_or_none(lambda: leave_last_out(behaviour, min_history=2))
         if last is not None:
             self._fit_parts(last.train)
-            cases = self._cases(last, range(len(self.voices)))
-            weights = fit_weights(cases)
-            usual = [case.said @ weights for case in cases]
+            self.warm_weights = fit_weights([case for _, case in self._cases(last, self._people(last))])
             hidden = _split_or_none(lambda: cold_items(last.train, 0.2, self.seed))
             if hidden is not None:
-                self._fit_cold(hidden, usual)
-            self.warm_weights = weights
+                self._fit_cold(hidden)
         self._fit_parts(behaviour)
         return self
 
-    def _fit_cold(self, hidden: Split, usual: Sequence[NDArray[np.float64]]) -> None:
-        """Weights for items without behaviour, on hidden ones; ``usual`` are scores of the others."""
+    def _fit_cold(self, hidden: Split) -> None:
+        """Weights for items without behaviour, on hidden ones, and what is added so that they are seen."""
         by_content = [n for n, (part, fading) in enumerate(self.voices) if part.cold and not fading]
         if not by_content:
             return
         self._fit_parts(hidden.train)
-        cases = self._cases(hidden, by_content, np.flatnonzero(hidden.cold))
+        people = self._people(hidden)
+        cases = self._hidden_cases(hidden, people, [self.voices[n] for n in by_content])
+        weights = fit_weights(cases)
         self.cold_weights = np.zeros(len(self.voices))
-        self.cold_weights[by_content] = fit_weights(cases)
-        others = [case.said @ self.cold_weights[by_content] for case in cases]
-        self.offset = offset_for_share(usual, others, self.fresh)
+        self.cold_weights[by_content] = weights
+        some = slice(None, None, max(1, len(people) // _ENOUGH))
+        known = self._cases(hidden, people[some])
+        usual = [case.said[~hidden.cold[among]] @ self.warm_weights for among, case in known]
+        self.offset = offset_for_share(usual, [case.said @ weights for case in cases[some]], self.fresh)
 
     def _fit_parts(self, behaviour: Behaviour) -> None:
         self.n_items = behaviour.n_items
-        self.models = {part.name: part.make().fit(behaviour) for part in self.parts}
+        self.models = {part.name: _checked(part, part.make().fit(behaviour)) for part in self.parts}
         self._cold = np.asarray(behaviour.liked().sum(axis=0)).ravel() == 0
 
-    def _cases(self, split: Split, voices: Sequence[int], columns: Keys | None = None) -> list[Cases]:
-        """For each person what voices say of unseen candidates (or ``columns``), and which of these are answers."""
-        people = np.sort(np.random.default_rng(self.seed).permutation(len(split))[:_MOST_PEOPLE])
-        histories = split.histories.of_users(people)
-        in_mind = self._candidates(histories, _N_CANDIDATES) if columns is None else [columns] * len(people)
-        cases = []
-        for n, person in enumerate(people):
-            history, right = histories.of_users([n]), split.answers[person]
-            among = np.union1d(in_mind[n], right) if columns is None else columns
-            among = np.setdiff1d(among, history.items)
-            said = np.stack([self._said(self.voices[n], history, among)[0] for n in voices], axis=1)
-            cases.append(Cases(said.astype(np.float64), np.isin(among, right)))
+    def _people(self, split: Split) -> Keys:
+        """Those on whom weights are fitted, as positions in the split."""
+        return np.sort(np.random.default_rng(self.seed).permutation(len(split))[:_MOST_PEOPLE])
+
+    def _cases(self, split: Split, people: Keys) -> list[tuple[Keys, Cases]]:
+        """For each person the unseen candidates and answers, what the voices say of them, and which are answers."""
+        histories, cases = split.histories.of_users(people), []
+        for n, in_mind in enumerate(self._candidates(histories, _N_CANDIDATES)):
+            history, right = histories.of_users([n]), split.answers[people[n]]
+            among = np.setdiff1d(np.union1d(in_mind, right), history.items)
+            said = np.stack([self._said(voice, history, among)[0] for voice in self.voices], axis=1)
+            cases.append((among, Cases(said.astype(np.float64), np.isin(among, right))))
+        return cases
+
+    def _hidden_cases(self, split: Split, people: Keys, voices: Sequence[_Voice]) -> list[Cases]:
+        """For each person what some voices say of the best hidden items by each, and which of these are answers."""
+        columns, cases = np.flatnonzero(split.cold), []
+        step = max(1, _SCORES // (len(columns) * len(voices)))
+        for start in range(0, len(people), step):
+            some = people[start : start + step]
+            histories = split.histories.of_users(some)
+            said = np.stack([self._said(voice, histories, columns) for voice in voices], axis=2)
+            for person, its in zip(some, said, strict=True):
+                right = np.isin(columns, split.answers[person])
+                kept = right.copy()
+                for scores in its.T:
+                    kept[best_first(np.arange(len(columns)), scores, _N_HIDDEN)[0]] = True
+                cases.append(Cases(its[kept].astype(np.float64), right[kept]))
         return cases
 
     # Answering --------------------------------------------------------------------------------------------------
@@ -163,17 +200,17 @@ class Hybrid:
                 answer += weights * self._said(voice, histories, asked)
         return answer
 
-    def _said(self, voice: tuple[Part, float | None], histories: Behaviour, columns: Keys) -> NDArray[np.float32]:
+    def _said(self, voice: _Voice, histories: Behaviour, columns: Keys) -> NDArray[np.float32]:
         """What a voice says, (n_users, m): 0 of items that came after its model was fitted."""
         model = self._model(voice)
-        known = columns < model.n_items
         if model.n_items == self.n_items:
             return model.scores(histories, columns)
+        known = columns < model.n_items
         answer = np.zeros((histories.n_users, len(columns)), dtype=np.float32)
         answer[:, known] = model.scores(histories.over(model.n_items), columns[known])
         return answer
 
-    def _model(self, voice: tuple[Part, float | None]) -> Recommender:
+    def _model(self, voice: _Voice) -> Recommender:
         part, fading = voice
         model = self.models[part.name]
         return model.lately(fading or 1.0) if isinstance(model, Linear) else model
@@ -214,13 +251,18 @@ class Hybrid:
         return sorted((say for say in found.values() if say.amount), key=lambda say: -say.amount)
 
     def contributions(self, history: Behaviour, column: int) -> NDArray[np.float32]:
-        """How much each event adds to an item's score, (n_events,) float32, where that can be told."""
+        """How much each event adds to an item's score, (n_events,) float32, where that can be told.
+
+        The score is their sum, what parts add that cannot say where from, as popularity, and, for items without
+        behaviour, the offset.
+        """
         return sum((say.by_event for say in self.says(history, column)), np.zeros(len(history), np.float32))
 
     # Keeping ----------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The weights, and each part's own state under its name."""
+        check_learnt(self.n_items)
         arrays: dict[str, NDArray[Any]] = {
             "parts": np.frombuffer("\n".join(part.name for part in self.parts).encode(), dtype=np.uint8),
             "warm_weights": self.warm_weights,
@@ -243,20 +285,31 @@ class Hybrid:
         Raises
         ------
         InvalidInput
-            If it was made of other parts.
+            If it was made of other parts, or they know fewer items than at fitting.
         """
         names = self.names_in(state)
         if names != [part.name for part in self.parts]:
             raise InvalidInput(f"expected a blend of {', '.join(p.name for p in self.parts)}, got {', '.join(names)}")
+        if len(state["warm_weights"]) != len(self.voices):
+            raise InvalidInput(
+                f"expected weights of {len(self.voices)} voices, got {len(state['warm_weights'])}: other parts fade"
+            )
         for part in self.parts:
             own = {key.removeprefix(f"{part.name}."): v for key, v in state.items() if key.startswith(f"{part.name}.")}
-            self.models[part.name] = part.make().restore(own)
+            self.models[part.name] = _checked(part, part.make().restore(own))
+        n_items, n_fitted = max(model.n_items for model in self.models.values()), len(state["cold"])
+        if n_items < n_fitted:
+            raise InvalidInput(f"expected parts that know {n_fitted} items or more, got {n_items}")
         self.warm_weights, self.cold_weights = np.array(state["warm_weights"]), np.array(state["cold_weights"])
-        self.offset = float(state["offset"][0])
-        self.n_items = max(model.n_items for model in self.models.values())
-        self._cold = np.ones(self.n_items, dtype=bool)
-        self._cold[: len(state["cold"])] = state["cold"]
+        self.offset, self.n_items = float(state["offset"][0]), n_items
+        self._cold = np.concatenate([state["cold"], np.ones(n_items - n_fitted, dtype=bool)])
         return self
+
+
+def _checked(part: Part, model: Recommender) -> Recommender:
+    if part.fading and not isinstance(model, Linear):
+        raise InvalidInput(f"expected a model that can fade as {part.name}, got {type(model).__name__}")
+    return model
 
 
 def _split_or_none(make: Callable[[], Split]) -> Split | None:

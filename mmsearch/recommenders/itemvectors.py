@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +18,6 @@ _SAMPLE = 20_000
 """Vectors of which the mean is taken."""
 _KEPT = 20_000_000
 """Numbers of vectors that are kept ready: 80 MB."""
-_BLOCK = 32_768
-"""Vectors held at once as float32."""
 
 
 class ItemVectors:
@@ -37,14 +34,21 @@ class ItemVectors:
     rows
         (n_items,) int64, the row of each item, -1 for none. None: row n is item n's.
     centred
-        Whether the mean is taken off.
+        Whether the mean, of the items' unit rows, is taken off. It is not where only one item has a vector.
+
+    Raises
+    ------
+    InvalidInput
+        If a row is out of range.
     """
 
     def __init__(self, matrix: NDArray[Any] | csr_matrix, rows: Keys | None = None, *, centred: bool = True) -> None:
         self._matrix = matrix
         self._rows = np.arange(matrix.shape[0]) if rows is None else np.asarray(rows, dtype=np.int64)
         if len(self._rows) and (self._rows.min() < -1 or self._rows.max() >= matrix.shape[0]):
-            raise InvalidInput(f"expected rows from -1 to {matrix.shape[0] - 1}, got others")
+            raise InvalidInput(
+                f"expected rows from -1 to {matrix.shape[0] - 1}, got {self._rows.min()} to {self._rows.max()}"
+            )
         self._centre = np.zeros(matrix.shape[1], dtype=np.float32)
         self._all: Vectors | None = None
         self._later: Vectors = np.zeros((0, matrix.shape[1]), dtype=np.float32)
@@ -86,31 +90,35 @@ class ItemVectors:
         has = rows >= 0
         vectors = np.zeros((len(rows), self.dim), dtype=np.float32)
         if has.any():
-            vectors[has] = unit_or_zero(self.prepare(_dense(self._matrix[rows[has]])))
+            vectors[has] = self.prepare(_dense(self._matrix[rows[has]]))
         return vectors
 
     def followed_by(self, vectors: NDArray[Any]) -> ItemVectors:
-        """The same items and, after them, others with (n, dim) vectors of the same field; zeros for one without."""
-        has = np.abs(vectors).max(axis=1, keepdims=True, initial=0) > 0
+        """The same items and, after them, others with (n, dim) vectors of the same field; zeros for one without.
+
+        Raises
+        ------
+        InvalidInput
+            If the vectors are of another width.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise InvalidInput(f"expected vectors (n, {self.dim}), got shape {vectors.shape}")
         both = copy.copy(self)
-        both._later = np.where(has, self.prepare(vectors), np.float32(0))
+        both._later = np.concatenate([self._later, self.prepare(vectors)])
         return both
 
     def prepare(self, vectors: NDArray[Any]) -> Vectors:
-        """Vectors of the field, (n, dim), less its mean and made unit rows."""
-        return unit_or_zero(np.asarray(vectors, dtype=np.float32) - self._centre)
-
-    def blocks(self) -> Iterator[tuple[int, Vectors]]:
-        """All vectors in blocks, each with the position of its first item."""
-        for start in range(0, len(self), _BLOCK):
-            yield start, self.take(np.arange(start, min(start + _BLOCK, len(self))))
+        """Vectors of the field, (n, dim), made unit rows, less its mean and made unit rows; zeros stay zeros."""
+        rows = unit_or_zero(vectors)
+        return np.where(rows.any(axis=1, keepdims=True), unit_or_zero(rows - self._centre), np.float32(0))
 
 
 def unit_or_zero(vectors: NDArray[Any]) -> Vectors:
-    """Rows made unit rows, (n, dim) float32; those of next to no length become zeros."""
+    """Rows made unit rows, (n, dim) float32; those of next to no length, and those not finite, become zeros."""
     rows = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Vectors = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 1e-6)
+    some = (lengths > 1e-6) & np.isfinite(lengths)
+    unit: Vectors = np.divide(rows, lengths, out=np.zeros_like(rows), where=some)
     return unit
 
 

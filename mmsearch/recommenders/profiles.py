@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.types import Keys, Vectors
+from mmsearch.vectors import SCORE_DECIMALS
 
 MEAN, INTERESTS, NEAREST = PROFILES = ("mean", "interests", "nearest")
 """Rocchio's mean; medoids of clusters of what was liked; every liked thing."""
@@ -46,10 +47,10 @@ def interests(vectors: Vectors, weights: NDArray[np.float32]) -> tuple[Keys, NDA
     medoids, importances = [], []
     for label in range(int(labels.max()) + 1):
         members = np.flatnonzero(labels == label)
-        # Of unit rows, the one with the least squared distance to all has the largest sum of weighted cosines.
-        inner = vectors[members] @ (weights[members] @ vectors[members])
-        medoids.append(int(members[np.argmax(np.round(inner, 5))]))
+        # Of unit rows, the one with the least squared distance to all has the largest mean of weighted cosines.
         importances.append(float(weights[members].sum()))
+        mean = (weights[members] / np.float32(importances[-1])) @ vectors[members]
+        medoids.append(int(members[np.argmax(np.round(vectors[members] @ mean, SCORE_DECIMALS))]))
     order = np.argsort(-np.array(importances), kind="stable")[:MOST_INTERESTS]
     share = np.array(importances, dtype=np.float32)[order]
     return np.array(medoids, dtype=np.int64)[order], share / share.sum()

@@ -109,7 +109,13 @@ def best_columns(
 
 
 def best_products(
-    users: Vectors, items: Vectors | ByLength, k: int, seen: Behaviour | None = None, *, block: int = _PEOPLE
+    users: Vectors,
+    items: Vectors | ByLength,
+    k: int,
+    seen: Behaviour | None = None,
+    *,
+    block: int = _PEOPLE,
+    floor: Vectors | None = None,
 ) -> list[Neighbors]:
     """The k items with the highest inner products, for each row of ``users``, without what they have seen.
 
@@ -127,13 +133,18 @@ def best_products(
         What to leave out for each person; None leaves out nothing.
     block
         How many people at once.
+    floor
+        Below these, (n_users,), inner products need not be looked at; None: all count.
     """
     by_length = items if isinstance(items, ByLength) else ByLength.of(items)
     answer: list[Neighbors] = []
     for start in range(0, len(users), block):
         some = np.ascontiguousarray(users[start : start + block])
         hidden = _hidden(seen, start, len(some), len(by_length.items))
-        answer += _Best(some, by_length, k, hidden).run()
+        best = _Best(some, by_length, k, hidden)
+        if floor is not None:
+            best.bar = np.maximum(best.bar, floor[start : start + block] - best.noise)
+        answer += best.run()
     return answer
 
 
