@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from mmsearch import Engine, Item
 from mmsearch.files import content_hash, read_bytes
 from mmsearch.images import MAX_BYTES
-from mmsearch.likeness import Similar
 from mmsearch.metrics import Scores, compare, evaluate, interval
 from mmsearch.rerank.regions import Regions
 from mmsearch.types import Hit

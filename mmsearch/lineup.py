@@ -98,16 +98,19 @@ def hybrid(stock: Stock, names: Sequence[str] | None = None, *, fresh: float = 0
         The parts, by name, for one that is taken back from a file; None: all that can be had.
     """
     fields = {name: vectors for name, vectors in stock.fields.items() if names is None or name in names}
+    few = not stock.near  # few enough that all may be looked at for each person
     parts = [
         Part("items", ItemNeighbors, TOGETHER, fading=_LATELY_ITEMS),
         Part("sessions", Transitions, NEXT),
         Part("popular", Popular, POPULAR),
         Part("ease", Ease, TOGETHER, fading=_LATELY_EASE),
-        Part("als", partial(Factors, "als"), TASTE),
-        *(Part(name, partial(_of_field, stock, name), REASONS[name], cold=True) for name in fields),
+        Part("als", partial(Factors, "als"), TASTE, nominates=few),
     ]
+    for name in fields:
+        nominates = few or name in stock.near
+        parts.append(Part(name, partial(_of_field, stock, name), REASONS[name], cold=True, nominates=nominates))
     if fields:
-        parts.append(Part("bridge", partial(Bridge, fields), LEARNT, cold=True))
+        parts.append(Part("bridge", partial(Bridge, fields), LEARNT, cold=True, nominates=few))
     if names is None:
         left_out = {"als"} if not _has_factors() else set()
         left_out |= {"ease"} if len(stock) > _EASE_ITEMS else set()

@@ -227,7 +227,8 @@ def _columns(model: Recommender | None, person: Person, allowed: NDArray[np.bool
     if model is None or count <= max(_SCORED, wanted):
         return np.flatnonzero(allowed)
     (found,) = model.candidates(person.history, min(len(allowed), wanted + len(person.history), MAX_K))
-    found = np.unique(found[found < len(allowed)])
+    found = np.union1d(found, person.history.items)  # models do not have in mind what was seen, which may be allowed
+    found = found[found < len(allowed)]
     found = found[allowed[found]]
     return found if len(found) >= wanted else np.flatnonzero(allowed)
 

@@ -19,7 +19,7 @@ from mmsearch.types import FIELDS, Keys, Vectors
 
 DETAILS = "details"
 """The field of what items are labelled with, beside the fields that have spaces."""
-_SCANNED = 50_000
+_SCANNED = 20_000
 """Up to so many items, nearest ones are found by looking at all of them."""
 
 

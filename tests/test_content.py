@@ -250,7 +250,7 @@ def test_the_best_score_is_that_of_the_nearest_like_unless_a_dislike_is_as_near(
         [[0.9, 0.1, 0.5, -0.8, 0.3], [0.2, 0.3, 0.5, -0.2, 0.3], [0.5, 0.6, 0.5, -0.1, 0.1]], dtype=np.float32
     )
     scores, decided = best_score(cosines, np.array([True, True, False]))
-    np.testing.assert_allclose(scores, [0.9, -0.36, -0.25, -0.01, 0.3], atol=1e-6)
+    np.testing.assert_allclose(scores, [0.9, -0.36, -0.25, 0.01, 0.3], atol=1e-6)
     assert decided.tolist() == [0, 2, 2, 2, 0]  # of equally near likes the first
 
 
@@ -271,8 +271,13 @@ CORNERS = [[1, 0], [0, 1], [3, 4], [-1, 0]]
 def test_scores_by_the_mean_are_those_by_hand():
     content = Content({"picture": plain(CORNERS)}, dislike=0.5)
     # Two likes and half a dislike: they have 0.4, 0.4 and -0.2 of the say.
-    scores = content.scores(history([0, 1, 3, 2], [1, 5, -1, 0]))[0]
+    scores = content.scores(history([0, 1, 3, 2], [2, 2, -2, 0]))[0]
     np.testing.assert_allclose(scores, [0.6, 0.4, 0.6 * 0.6 + 0.4 * 0.8, -0.6], atol=1e-6)
+
+
+def test_what_is_liked_three_times_as_much_has_three_times_the_say():
+    content = Content({"picture": plain(CORNERS)})
+    np.testing.assert_allclose(content.scores(history([0, 1], [1, 3]))[0][:2], [1 / 4, 3 / 4], atol=1e-6)
 
 
 def test_what_is_longer_ago_has_less_say():
@@ -390,10 +395,10 @@ def test_who_likes_more_than_is_asked_for_gets_what_they_have_not_seen():
         assert (found >= 400).all()
 
 
-def test_fields_without_an_index_are_scanned_beside_those_with_one():
+def test_fields_without_an_index_do_not_nominate_beside_those_with_one():
     fields = {"picture": plain(np.eye(8)[[0, 1, 2, 3, 4, 5, 0]]), "text": plain(np.eye(8)[[0, 1, 2, 3, 4, 0, 5]])}
     content = Content(fields, near={"picture": finds(fields["picture"]), "other": finds(fields["text"])})
-    assert set(content.candidates(history([0], n_items=7), 2)[0].tolist()) == {5, 6}
+    assert content.candidates(history([0], n_items=7), 1)[0].tolist() == [6]
 
 
 def test_wrong_settings_are_refused():

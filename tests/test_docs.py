@@ -20,9 +20,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 TOP = typer.main.get_command(app).commands
 COMMANDS = TOP | {
-    f"{group} {name}": command
-    for group, its in TOP.items()
-    for name, command in getattr(its, "commands", {}).items()
+    f"{group} {name}": command for group, its in TOP.items() for name, command in getattr(its, "commands", {}).items()
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOP_LEVEL = sorted(
@@ -38,7 +36,9 @@ def command_lines():
         for part in re.split(r"&&", bare):
             words = part.split()
             nested = " ".join(words[:2])
-            found.append((nested if nested in COMMANDS else words[0], re.findall(r"(?<![\w-])--?[a-z]+(?:-[a-z]+)*", part)))
+            found.append(
+                (nested if nested in COMMANDS else words[0], re.findall(r"(?<![\w-])--?[a-z]+(?:-[a-z]+)*", part))
+            )
     return found
 
 

@@ -208,7 +208,7 @@ def test_liked_can_be_any_iterable(things, toy):
 
 
 def test_weights_by_id_are_likes_and_dislikes(things, toy):
-    weights = {"red disc 0": np.float32(2.0), "blue square 0": -1, "green disc 0": 0}
+    weights = {"red disc 0": np.float32(2.0), "blue square 0": -2, "green disc 0": 0}
     hits = things.recommend(liked=weights, profile="mean", k=60)
     said = things.recommend(liked=["red disc 0"], disliked=["blue square 0"], profile="mean", k=60)
     assert [id for id in toy.ids(said) if id != "green disc 0"] == toy.ids(hits)

@@ -25,6 +25,8 @@ _BLOCK = 32_768
 """Items whose vectors are held at once, at most."""
 _MORE = 4
 """So many times as many candidates as asked for are scored, where several things were sought by."""
+_WANTED = 10
+"""The last things liked that candidates are sought near, at most: each is a search of its own."""
 Near = Callable[[Vectors, int], list[Keys]]
 """Finds the positions of about k items for each of (n, dim) vectors, as a vector index does."""
 
@@ -123,8 +125,8 @@ class Content:
     def candidates(self, histories: Behaviour, k: int) -> list[Keys]:
         """The best k of the unseen items, for each person; see ``Recommender``.
 
-        With ``near``, of those that it finds near what stands for the person in each field: for the profile ``mean``
-        and one field these are the best if ``near`` is exact.
+        With ``near``, of those that it finds in its fields near what stands for the person, the last ten things liked
+        for the profile ``nearest``. For ``mean`` and one field these are the best if ``near`` is exact.
         """
         if not self._near:
             return [best.keys for best in best_columns(self, histories, k)]
@@ -140,16 +142,16 @@ class Content:
     def _in_mind(self, history: Behaviour, k: int) -> Keys:
         """What is near to what stands for one person: k unseen items and more, if there are so many; some twice."""
         found, say = [np.zeros(0, np.int64)], self._says(history)
-        for name, weight in self._shares().items():
-            things = self._things(name, history, say, 0)
+        for name in self._near:
+            weight, things = self._shares()[name], self._things(name, history, say, 0)
             vectors = self.fields[name].take(things.items)
             wanted = (things.says @ vectors)[None] if self.profile == MEAN else vectors[things.says > 0]
             wanted = unit_or_zero(wanted)
-            wanted = wanted[wanted.any(axis=1)]
+            wanted = wanted[wanted.any(axis=1)][-_WANTED:]
             if weight and len(wanted):
                 most = k + len(history)
                 each = min(most, -(-_MORE * most // len(wanted)))
-                found += self._near[name](wanted, each) if name in self._near else self._scan(name, wanted, each)
+                found += self._near[name](wanted, each)
         return np.concatenate(found)
 
     def contributions(self, history: Behaviour, column: int) -> NDArray[np.float32]:
@@ -229,20 +231,10 @@ class Content:
         return self
 
     def _says(self, histories: Behaviour) -> NDArray[np.float32]:
-        """How much say each event has: those of a person add up to 1 in size."""
-        return averaged(says(histories, self.dislike) * recency(histories, self.decay), histories)
+        """How much say each event has, by its weight and how long ago; those of a person add up to 1 in size."""
+        say = says(histories, self.dislike) * np.abs(histories.weights) * recency(histories, self.decay)
+        return averaged(say, histories)
 
     def _shares(self) -> dict[str, float]:
         total = sum(self.weights.values()) or 1.0
         return {name: weight / total for name, weight in self.weights.items()}
-
-    def _scan(self, name: str, wanted: Vectors, k: int) -> list[Keys]:
-        """The k nearest items of each vector, by looking at all."""
-        best = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(wanted)
-        step = max(1, min(_BLOCK, _COSINES // len(wanted)))
-        for start in range(0, self.n_items, step):
-            keys = np.arange(start, min(start + step, self.n_items))
-            for n, row in enumerate(wanted @ self.fields[name].take(keys).T):
-                both = np.concatenate([best[n][0], keys]), np.concatenate([best[n][1], row])
-                best[n] = best_first(*both, k)
-        return [keys for keys, _ in best]

@@ -27,6 +27,8 @@ from mmsearch.types import Keys, Vectors
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+_MOST = 10_000.0
+"""A larger weight says no more: the solver would not hold."""
 _ALS = {"factors": 64, "regularization": 10.0, "iterations": 15}
 _BPR = {"factors": 64, "regularization": 0.01, "iterations": 100}
 
@@ -36,8 +38,8 @@ class Factors:
 
     ``als`` (Hu, Koren & Volinsky, ICDM 2008): least squares with the confidence 1 + ``alpha`` * abs(weight) in what a
     person likes or dislikes (preference 1 or 0) and 1 in all else (preference 0). Weights of one person and item are
-    summed; where the sum is 0, nothing is known. A person's vector is the solution of equation 4 given the items'
-    vectors, the same for those who were there at fitting and those who were not.
+    summed, and count up to 10,000; where the sum is 0, nothing is known. A person's vector is the solution of equation 4
+    given the items' vectors, the same for those who were there at fitting and those who were not.
 
     ``bpr`` (Rendle et al., UAI 2009): what people like ranks above what they do not; weights do not count, dislikes
     and what was only seen have no say. The last dimension of the items' vectors is their bias, and 1 in people's. BPR
@@ -241,7 +243,9 @@ class Factors:
         """(n_users, n_items) csr matrix of confidences where weights are not 0; below 0 for dislikes."""
         known = opinions(behaviour)
         known.sort_indices()
-        known.data = (np.sign(known.data) * (1.0 + self.alpha * np.abs(known.data))).astype(np.float32)
+        known.data = (np.sign(known.data) * (1.0 + self.alpha * np.minimum(np.abs(known.data), _MOST))).astype(
+            np.float32
+        )
         return known
 
     def _row(self, known: csr_matrix, user: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:

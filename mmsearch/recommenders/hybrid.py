@@ -23,6 +23,8 @@ _MOST_PEOPLE = 2_000
 """People on whom the weights are fitted, at most."""
 _N_CANDIDATES = 200
 """Candidates of each part among which the weights are fitted, and of which answers are made."""
+_HIDDEN_SCORES = 20_000_000
+"""Hidden items times people that the weights of items without behaviour are fitted on, at most, or a little more."""
 _N_HIDDEN = 1_000
 """Hidden items of each part among which the weights for items without behaviour are fitted."""
 _ENOUGH = 300
@@ -38,7 +40,8 @@ class Part:
     ``make`` makes it anew, for fitting on a part of the behaviour; ``name`` is its own among the parts, ``reason`` the
     word for it in explanations. ``cold``: whether it has something to say of items without behaviour. ``fading``, above
     0 to 1: a second opinion of the same model with more regard to what a person did last (see ``Linear.lately``, which
-    the model must have); None: none.
+    the model must have); None: none. ``nominates``: whether its candidates are asked for; not where they cost a look
+    at each of very many items.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Part:
     reason: str
     cold: bool = False
     fading: float | None = None
+    nominates: bool = True
 
 
 _Voice: TypeAlias = tuple[Part, float | None]
@@ -142,6 +146,8 @@ class Hybrid:
             return
         self._fit_parts(hidden.train)
         people = self._people(hidden)
+        # Of many hidden items, all of which are scored, for fewer people; they are spread over all.
+        people = people[:: max(1, len(people) * int(hidden.cold.sum()) // _HIDDEN_SCORES)]
         cases = self._hidden_cases(hidden, people, [self.voices[n] for n in by_content])
         weights = fit_weights(cases)
         self.cold_weights = np.zeros(len(self.voices))
@@ -227,9 +233,10 @@ class Hybrid:
 
     def _candidates(self, histories: Behaviour, k: int) -> list[Keys]:
         """What the voices have in mind for each person, together and ascending."""
-        models = [self._model(voice) for voice in self.voices]
+        models = [self._model(voice) for voice in self.voices if voice[0].nominates]
         lists = [model.candidates(histories.over(model.n_items), k) for model in models]
-        return [np.unique(np.concatenate(its)).astype(np.int64) for its in zip(*lists, strict=True)]
+        none = [np.zeros(0, np.int64)] * histories.n_users
+        return [np.unique(np.concatenate(its)).astype(np.int64) for its in zip(none, *lists, strict=True)]
 
     def says(self, history: Behaviour, column: int) -> list[Say]:
         """What each part adds to an item's score, those that add something, the largest first."""

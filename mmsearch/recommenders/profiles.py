@@ -60,7 +60,8 @@ def best_score(cosines: NDArray[np.float32], liked: NDArray[np.bool_]) -> tuple[
     """Score items by the nearest thing that was liked, unless something disliked is nearer.
 
     The rule of Qdrant's recommendation strategy ``best_score``, as its documentation gives it: the largest cosine to
-    a liked thing if that is larger than the largest to a disliked one, else minus the square of the latter.
+    a liked thing if that is larger than the largest to a disliked one, else minus the square of the latter; the square
+    keeps its sign here, so that the opposite of something disliked is better than the thing itself.
 
     Parameters
     ----------
@@ -87,4 +88,4 @@ def best_score(cosines: NDArray[np.float32], liked: NDArray[np.bool_]) -> tuple[
         return np.zeros(n_items, dtype=np.float32), nothing[0]
     wins = like[1] > dislike[1]
     against = np.where(np.isfinite(dislike[1]), dislike[1], 0)
-    return np.where(wins, like[1], -np.square(against)).astype(np.float32), np.where(wins, like[0], dislike[0])
+    return np.where(wins, like[1], -against * np.abs(against)).astype(np.float32), np.where(wins, like[0], dislike[0])
