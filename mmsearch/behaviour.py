@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,13 @@ class Behaviour:
             return self
         kept = self.where(self.items < n_items) if n_items < self.n_items else self
         return Behaviour(n_items, kept.starts, kept.items, kept.weights, kept.times)
+
+    def remembered(self, name: str, make: Callable[[Behaviour], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What ``make`` makes of these events, made once for each name."""
+        if name not in self._cache:
+            self._cache[name] = make(self)
+        found: NDArray[np.float32] = self._cache[name]
+        return found
 
     def seen(self) -> csr_matrix:
         """(n_users, n_items) bool: who has had to do with what, in any way."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,16 @@ from mmsearch.recommenders.popularity import Popular
 from mmsearch.types import Reason
 from mmsearch.vectors import best_first
 
+_Evidence: TypeAlias = tuple[str, float, NDArray[np.float32]]
+"""Its kind, how much it adds to a score, and what of that each event adds, (n_events,)."""
 _NAMED = 2
 """Items of the person's that are named for each kind of evidence."""
 _LEAST = 0.005
 """A smaller share would be shown as nothing."""
 
 
-def reasons_of(model: Recommender, person: Person, position: int) -> tuple[Reason, ...]:
-    """The evidence for an item, the strongest first; shares of what speaks for it add up to 1, but for rounding.
+def reasons_of(model: Recommender, person: Person, positions: Sequence[int]) -> list[tuple[Reason, ...]]:
+    """The evidence for each item, the strongest first; shares of what speaks for it add up to 1, but for rounding.
 
     There is none for an item that the model does not know, or against which there is more than for it in all respects.
 
@@ -32,11 +35,15 @@ def reasons_of(model: Recommender, person: Person, position: int) -> tuple[Reaso
     person
         With a history over as many items as the model knows.
     """
-    if position >= model.n_items:
-        return ()
+    known = [position for position in positions if position < model.n_items]
+    said = dict(zip(known, _said(model, person, known), strict=True))
+    return [_reasons(said.get(position, ()), person) for position in positions]
+
+
+def _reasons(said: Sequence[_Evidence], person: Person) -> tuple[Reason, ...]:
     amounts: dict[str, float] = {}
     by_event: dict[str, NDArray[np.float32]] = {}
-    for kind, amount, parts in _said(model, person, position):
+    for kind, amount, parts in said:
         amounts[kind] = amounts.get(kind, 0.0) + max(0.0, amount)
         by_event[kind] = by_event.get(kind, np.zeros(len(parts), np.float32)) + parts
     total = sum(amounts.values())
@@ -44,23 +51,21 @@ def reasons_of(model: Recommender, person: Person, position: int) -> tuple[Reaso
     return tuple(Reason(kind, round(amounts[kind] / total, 4), _strongest(by_event[kind], person)) for kind in kinds)
 
 
-def _said(model: Recommender, person: Person, position: int) -> Iterator[tuple[str, float, NDArray[np.float32]]]:
-    """Kind of evidence, how much it adds to the score, and what of that each event adds."""
+def _said(model: Recommender, person: Person, positions: Sequence[int]) -> list[list[_Evidence]]:
+    """For each item the kinds of evidence, how much each adds to the score, and what of that each event adds."""
+    history = person.history
     if isinstance(model, Hybrid):
-        for say in model.says(person.history, position):
-            yield say.part.reason, say.amount, say.by_event
-    elif isinstance(model, Content):
-        for name, parts in model.by_field(person.history, position).items():
-            yield REASONS[name], float(parts.sum()), parts
-    elif isinstance(model, Popular):
-        yield (
-            POPULAR,
-            float(model.scores(person.history, np.array([position]))[0, 0]),
-            np.zeros(len(person.names), np.float32),
-        )
-    else:
-        parts = model.contributions(person.history, position)
-        yield TOGETHER, float(parts.sum()), parts
+        said = model.says(history, np.array(positions, dtype=np.int64))
+        return [[(say.part.reason, say.amount, say.by_event) for say in its] for its in said]
+    if isinstance(model, Content):
+        by_field = [model.by_field(history, position) for position in positions]
+        return [[(REASONS[name], float(parts.sum()), parts) for name, parts in its.items()] for its in by_field]
+    if isinstance(model, Popular):
+        none = np.zeros(len(person.names), np.float32)
+        scores = model.scores(history, np.array(positions, dtype=np.int64))[0]
+        return [[(POPULAR, float(score), none)] for score in scores]
+    contributions = [model.contributions(history, position) for position in positions]
+    return [[(TOGETHER, float(parts.sum()), parts)] for parts in contributions]
 
 
 def _strongest(parts: NDArray[np.float32], person: Person) -> tuple[str, ...]:

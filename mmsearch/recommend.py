@@ -22,7 +22,7 @@ from mmsearch.recommenders.profiles import MEAN, NEAREST, PROFILES
 from mmsearch.retrieval import Candidate, condition_of
 from mmsearch.store import Store
 from mmsearch.tastes import Learnt, Tastes
-from mmsearch.types import Hit, Keys, Vectors
+from mmsearch.types import Hit, Keys, Reason, Vectors
 from mmsearch.vectors import MAX_K, SCORE_DECIMALS, check_k
 
 _SCORED = 20_000
@@ -131,11 +131,9 @@ class Desk:
             if len(hits) == asked.k or wanted >= count:
                 break
             wanted *= _GROWTH
-        told = []
-        for hit, position in hits:
-            reasons = reasons_of(model, heard, position) if model is not None else ()
-            told.append(replace(hit, reasons=reasons, notes=notes))
-        return told
+        none: list[tuple[Reason, ...]] = [()] * len(hits)
+        why = none if model is None else reasons_of(model, heard, [position for _, position in hits])
+        return [replace(hit, reasons=its, notes=notes) for (hit, _), its in zip(hits, why, strict=True)]
 
     def _allowed(self, learnt: Learnt, person: Person, asked: Asked) -> NDArray[np.bool_]:
         """(n_items,): which items may be shown."""

@@ -115,9 +115,10 @@ class Query:
 class Interaction:
     """One event: a person had to do with an item.
 
-    ``weight`` above 0 is liking, and more of it more (for content and ALS; the other models count what is liked once); 0 says only that they have seen it; below 0 is disliking.
-    ``time`` is in seconds since 1970 (UTC); None where it is not known. ``kind`` is a word of one's own, such as
-    ``view`` or ``buy``. The same person, item, kind and time are the same event, however often it is told.
+    ``weight`` above 0 is liking, and more of it more (for content and ALS; the other models count what is liked once);
+    0 says only that they have seen it; below 0 is disliking. ``time`` is in seconds since 1970 (UTC); None where it is
+    not known. ``kind`` is a word of one's own, such as ``view`` or ``buy``. The same person, item, kind and time are
+    one event, however often it is told.
 
     >>> Interaction("ann", "b1", kind="buy", weight=3.0).weight
     3.0

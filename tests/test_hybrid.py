@@ -226,7 +226,7 @@ def test_what_parts_say_adds_up_to_the_score(people, fitted):
         scores = fitted.scores(told)[0]
         for column in (0, 9, 50, 143):
             cold = column % 24 < 4
-            shares = fitted.says(told, column)
+            (shares,) = fitted.says(told, [column])
             assert sum(say.amount for say in shares) + cold * fitted.offset == pytest.approx(scores[column], abs=1e-3)
             assert [say.amount for say in shares] == sorted((say.amount for say in shares), reverse=True)
             assert len({say.part.name for say in shares}) == len(shares)  # a part that fades as well says it together
@@ -400,7 +400,7 @@ def test_items_that_came_since_are_new_items(people, tmp_path):
     (best,) = grown.candidates(Behaviour.of([0] * 3, [121, 122, 123], n_users=1, n_items=N_ITEMS), 5)
     assert (COLOURS[best[best >= 100]] == 5).all()
     assert grown.contributions(told.of_users([0]), 143).shape == (10,)
-    assert grown.says(told.of_users([5]), 143)[0].part.name in ("content", "bridge")
+    assert grown.says(told.of_users([5]), [143])[0][0].part.name in ("content", "bridge")
 
 
 def test_what_does_not_fit_is_refused(people, fitted, tmp_path):

@@ -38,8 +38,8 @@ class Factors:
 
     ``als`` (Hu, Koren & Volinsky, ICDM 2008): least squares with the confidence 1 + ``alpha`` * abs(weight) in what a
     person likes or dislikes (preference 1 or 0) and 1 in all else (preference 0). Weights of one person and item are
-    summed, and count up to 10,000; where the sum is 0, nothing is known. A person's vector is the solution of equation 4
-    given the items' vectors, the same for those who were there at fitting and those who were not.
+    summed, and count up to 10,000; where the sum is 0, nothing is known. A person's vector solves equation 4 given the
+    items' vectors, the same for those who were there at fitting and those who were not.
 
     ``bpr`` (Rendle et al., UAI 2009): what people like ranks above what they do not; weights do not count, dislikes
     and what was only seen have no say. The last dimension of the items' vectors is their bias, and 1 in people's. BPR

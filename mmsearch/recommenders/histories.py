@@ -110,7 +110,7 @@ def shares(histories: Behaviour) -> NDArray[np.float32]:
 
 def says(histories: Behaviour, dislike: float) -> NDArray[np.float32]:
     """How much say each event has, (n_events,) float32: ``shares``, with dislikes times ``dislike``."""
-    parts = shares(histories)
+    parts = histories.remembered("shares", shares)
     return np.where(parts < 0, np.float32(dislike) * parts, parts)
 
 
@@ -126,6 +126,11 @@ def recency(histories: Behaviour, decay: float) -> NDArray[np.float32]:
     Events of one person at the same known time have no order: each is as far from the end as they are on the mean.
     Where times are unknown, the order given counts.
     """
+    steps = histories.remembered("steps", _steps_back)
+    return np.asarray(decay ** steps.astype(np.float64), dtype=np.float32)
+
+
+def _steps_back(histories: Behaviour) -> NDArray[np.float32]:
     users, times = histories.users, histories.times
     steps = histories.starts[1:][users] - 1 - np.arange(len(histories))
     alone = np.ones(len(histories), dtype=bool)
@@ -133,7 +138,7 @@ def recency(histories: Behaviour, decay: float) -> NDArray[np.float32]:
     alone[1:] = (users[1:] != users[:-1]) | (times[1:] != times[:-1])
     group = np.cumsum(alone) - 1
     mean = (np.bincount(group, weights=steps) / np.maximum(np.bincount(group), 1))[group]
-    return np.asarray(decay**mean, dtype=np.float32)
+    return np.asarray(mean, dtype=np.float32)
 
 
 def seen_of(histories: Behaviour, user: int) -> Keys:

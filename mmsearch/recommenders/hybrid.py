@@ -27,6 +27,8 @@ _HIDDEN_SCORES = 20_000_000
 """Hidden items times people that the weights of items without behaviour are fitted on, at most, or a little more."""
 _N_HIDDEN = 1_000
 """Hidden items of each part among which the weights for items without behaviour are fitted."""
+_TOLD = 0.02
+"""The least share of what speaks for an item that is told by event."""
 _ENOUGH = 300
 """People, at least, by whom the offset of items without behaviour is chosen, where there are more."""
 _SCORES = 8_000_000
@@ -238,24 +240,41 @@ class Hybrid:
         none = [np.zeros(0, np.int64)] * histories.n_users
         return [np.unique(np.concatenate(its)).astype(np.int64) for its in zip(none, *lists, strict=True)]
 
-    def says(self, history: Behaviour, column: int) -> list[Say]:
-        """What each part adds to an item's score, those that add something, the largest first."""
-        check_fit(history, self.n_items)
-        check_one(history, column)
+    def says(self, history: Behaviour, columns: Keys) -> list[list[Say]]:
+        """What each part adds to the scores of items: for each, those parts that add something, the largest first.
+
+        Parts that add less than a fiftieth of all that speaks for an item do not tell by which events.
+        """
+        asked = check_fit(history, self.n_items, columns)
+        check_one(history, 0)
+        added: dict[str, NDArray[np.float32]] = {}
+        for voice, warm, cold in zip(self.voices, self.warm_weights, self.cold_weights, strict=True):
+            if warm or cold:
+                name = voice[0].name
+                weights = np.where(self._cold[asked], cold, warm).astype(np.float32)
+                added[name] = added.get(name, np.float32(0)) + weights * self._said(voice, history, asked)[0]
+        found = []
+        for n, column in enumerate(asked.tolist()):
+            amounts = {name: float(values[n]) for name, values in added.items() if values[n]}
+            least = _TOLD * sum(max(0.0, amount) for amount in amounts.values())
+            its = [
+                Say(part, amounts[part.name], self._by_event(part, history, column, amounts[part.name] >= least))
+                for part in self.parts
+                if part.name in amounts
+            ]
+            found.append(sorted(its, key=lambda say: -say.amount))
+        return found
+
+    def _by_event(self, part: Part, history: Behaviour, column: int, told: bool) -> NDArray[np.float32]:
+        """What each event adds to an item's score through a part, (n_events,); zeros if that need not be ``told``."""
+        by_event = np.zeros(len(history), dtype=np.float32)
         weights = self.cold_weights if self._cold[column] else self.warm_weights
-        found: dict[str, Say] = {}
-        for voice, weight in zip(self.voices, weights, strict=True):
-            part, model = voice[0], self._model(voice)
-            if not weight or column >= model.n_items:
-                continue
-            amount = float(weight * self._said(voice, history, np.array([column]))[0, 0])
-            by_event = np.zeros(len(history), dtype=np.float32)
-            by_event[history.items < model.n_items] = weight * model.contributions(history.over(model.n_items), column)
-            before = found.get(part.name)
-            if before is not None:
-                amount, by_event = amount + before.amount, by_event + before.by_event
-            found[part.name] = Say(part, amount, by_event)
-        return sorted((say for say in found.values() if say.amount), key=lambda say: -say.amount)
+        for voice, weight in zip(self.voices, weights, strict=True) if told else ():
+            model = self._model(voice)
+            if voice[0] is part and weight and column < model.n_items:
+                known = history.over(model.n_items)
+                by_event[history.items < model.n_items] += np.float32(weight) * model.contributions(known, column)
+        return by_event
 
     def contributions(self, history: Behaviour, column: int) -> NDArray[np.float32]:
         """How much each event adds to an item's score, (n_events,) float32, where that can be told.
@@ -263,7 +282,10 @@ class Hybrid:
         The score is their sum, what parts add that cannot say where from, as popularity, and, for items without
         behaviour, the offset.
         """
-        return sum((say.by_event for say in self.says(history, column)), np.zeros(len(history), np.float32))
+        check_fit(history, self.n_items)
+        check_one(history, column)
+        nothing = np.zeros(len(history), dtype=np.float32)
+        return sum((self._by_event(part, history, column, True) for part in self.parts), nothing)
 
     # Keeping ----------------------------------------------------------------------------------------------------
 
