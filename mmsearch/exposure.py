@@ -8,7 +8,7 @@ scale of the scores. So a shift depends on the candidates: pass those that are w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -25,10 +25,10 @@ _NOISE = 1e-5
 """Cosines of float32 vectors may be this far beyond 1."""
 
 
-def capped(categories: Sequence[Collection[Hashable]], limit: int) -> list[int]:
+def capped(categories: Sequence[Collection[Hashable]], limit: int | Callable[[Hashable], int]) -> list[int]:
     """Walk down a ranking and keep what does not make any category too frequent.
 
-    An item is kept if each of its categories has been kept fewer than ``limit`` times before it. Whatever is passed
+    An item is kept if each of its categories has been kept less often than its limit before it. Whatever is passed
     over does not count. This is the most that can be had of each category from the top; it need not be the longest
     list within the limit.
 
@@ -38,7 +38,7 @@ def capped(categories: Sequence[Collection[Hashable]], limit: int) -> list[int]:
         The categories of each item, best first: a set, list or tuple. A category named twice counts once, and an item
         with several counts for each of them. An item with none is always kept.
     limit
-        How often each category may occur among those kept, from 1.
+        How often each category may occur among those kept, from 1; or what tells it of a category.
 
     Returns
     -------
@@ -53,13 +53,13 @@ def capped(categories: Sequence[Collection[Hashable]], limit: int) -> list[int]:
     >>> capped([{"shoe"}, {"shoe"}, {"hat", "red"}, set(), {"shoe", "hat"}], limit=1)
     [0, 2, 3]
     """
-    if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1:
+    if not callable(limit) and (isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1):
         raise InvalidInput(f"expected limit as a whole number from 1, got {limit!r}")
     times: Counter[Hashable] = Counter()
     kept: list[int] = []
     for position, named in enumerate(categories):
         own = _check_categories(named, position)
-        if all(times[category] < limit for category in own):
+        if all(times[category] < (limit(category) if callable(limit) else limit) for category in own):
             times.update(own)
             kept.append(position)
     return kept

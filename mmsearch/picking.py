@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmsearch.diversify import dpp, mmr
 from mmsearch.errors import InvalidInput
-from mmsearch.exposure import novelty_shift, popularity_shift
+from mmsearch.exposure import capped, novelty_shift, popularity_shift
 from mmsearch.types import Vectors
 
 _METHODS = {"mmr": mmr, "dpp": dpp}
@@ -90,14 +89,9 @@ class Wishes:
 
     def _within_limits(self, metadata: Sequence[Mapping[str, Any]]) -> list[int]:
         """What ``most_per`` leaves of a ranking: what is passed over for one field does not count for another."""
-        times: Counter[tuple[str, Hashable]] = Counter()
-        kept: list[int] = []
-        for n, its in enumerate(metadata):
-            own = [(name, value) for name in self.most_per for value in _values(its, name)]
-            if all(times[one] < self.most_per[one[0]] for one in own):
-                times.update(own)
-                kept.append(n)
-        return kept
+        named = [{(name, value) for name in self.most_per for value in _values(its, name)} for its in metadata]
+        limits: dict[Hashable, int] = {one: int(self.most_per[one[0]]) for its in named for one in its}
+        return capped(named, limits.__getitem__)
 
 
 def _values(metadata: Mapping[str, Any], name: str) -> set[Hashable]:

@@ -216,6 +216,10 @@ class Recommending(Interacting):
         with self._store.writing():
             self._tastes.fit(progress, fresh=fresh)
 
+    def needs_fit(self) -> bool:
+        """Whether there are interactions that nothing was learnt from yet, by ``fit_recommender``."""
+        return self._tastes.is_behind()
+
     def lineup(self) -> Lineup:
         """The store's interactions and all recommenders for its items, as ``mmsearch eval-recommend`` compares them."""
         return open_lineup(self._store)

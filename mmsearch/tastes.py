@@ -35,7 +35,6 @@ class Learnt:
     stock: Stock
     blend: Hybrid | None
     had: NDArray[np.int64]
-    n_people: int
     notes: tuple[str, ...] = ()
 
 
@@ -128,7 +127,7 @@ class Tastes:
     def _load(self, view: View, name: str | None) -> Learnt:
         if name is None:
             stock = Stock.of(self._store, view)
-            return Learnt(stock, None, np.zeros(len(stock), dtype=np.int64), 0)
+            return Learnt(stock, None, np.zeros(len(stock), dtype=np.int64))
         try:
             return self._restored(view, self._shelf.get(name))
         except (StoreDamaged, ValueError, TypeError, LookupError, ArithmeticError) as error:
@@ -137,7 +136,7 @@ class Tastes:
             why = error if told else f"it is damaged ({error}); call fit_recommender again"
             stock = Stock.of(self._store, view)
             notes = (f"nothing is used of what was learnt from interactions: {why}",)
-            return Learnt(stock, None, np.zeros(len(stock), dtype=np.int64), 0, notes)
+            return Learnt(stock, None, np.zeros(len(stock), dtype=np.int64), notes)
 
     def _restored(self, view: View, arrays: Mapping[str, NDArray[Any]]) -> Learnt:
         if bytes(np.asarray(arrays["encoder"])).decode() != _fingerprint(view):
@@ -150,7 +149,7 @@ class Tastes:
         blend = hybrid(stock, names).restore(arrays)
         had = np.zeros(len(stock), dtype=np.int64)
         had[: len(arrays["had"])] = arrays["had"]
-        return Learnt(stock, blend, had, int(arrays["people"][0]))
+        return Learnt(stock, blend, had)
 
 
 def _fingerprint(view: View) -> str:

@@ -141,10 +141,11 @@ def info(store: options.Store = None, json: options.Json = False) -> None:
         facts = engine.info()
         stages = {kind: list(engine.ranker.cascade(True, kind=kind).names) for kind in KINDS}
         n_bank = len(engine.ranker.collection.bank_texts())
+        needs_fit = engine.needs_fit()
     if json:
-        print_json({**facts.to_json(), "stages": stages, "bank": n_bank})
+        print_json({**facts.to_json(), "stages": stages, "bank": n_bank, "needs_fit": needs_fit})
         return
-    show_info(facts, stages, n_bank)
+    show_info(facts, stages, n_bank, needs_fit)
 
 
 @app.command()

@@ -208,11 +208,12 @@ def show_tuned(tuned: Tuned) -> None:
         out.print(f"{name:6} R@1/5/10 {recalls}, held out")
 
 
-def show_info(facts: Info, stages: Mapping[str, Sequence[str]], n_bank: int) -> None:
+def show_info(facts: Info, stages: Mapping[str, Sequence[str]], n_bank: int, needs_fit: bool) -> None:
     """What is in a store, and what puts its answers in order, for people."""
     size = f"{facts.items} items, {facts.bytes_on_disk / 1e6:.1f} MB"
-    told = f", {facts.interactions} interactions of {facts.users} users" if facts.interactions else ""
-    out.print(f"{facts.path}: {size}{told}", soft_wrap=True, markup=False)
+    behind = ", not all of them learnt from: run `mmsearch interactions fit`"
+    known = f", {facts.interactions} interactions of {facts.users} users{behind if needs_fit else ''}"
+    out.print(f"{facts.path}: {size}{known if facts.interactions else ''}", soft_wrap=True, markup=False)
     terms = f"encoder  {facts.encoder} ({facts.runtime})\nterms    {facts.licence}"
     out.print(terms, soft_wrap=True, markup=False)
     for name, space in facts.spaces.items():
