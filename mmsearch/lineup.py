@@ -17,8 +17,9 @@ from mmsearch.recommenders.bridge import Bridge
 from mmsearch.recommenders.content import Content
 from mmsearch.recommenders.ease import Ease
 from mmsearch.recommenders.factors import Factors
-from mmsearch.recommenders.hybrid import Hybrid, Part
+from mmsearch.recommenders.hybrid import Hybrid
 from mmsearch.recommenders.neighbors import ItemNeighbors
+from mmsearch.recommenders.parts import Part
 from mmsearch.recommenders.popularity import Popular, Random
 from mmsearch.recommenders.profiles import NEAREST
 from mmsearch.recommenders.sessions import Transitions

@@ -72,6 +72,7 @@ def _strongest(parts: NDArray[np.float32], person: Person) -> tuple[str, ...]:
     """Names of the items whose events add most, those that add something."""
     items, first, place = np.unique(person.history.items, return_index=True, return_inverse=True)
     sums = np.bincount(place, weights=parts, minlength=len(items)).astype(np.float32)
-    kept = np.flatnonzero(sums > 0)
+    opinions = np.bincount(place, weights=person.history.weights, minlength=len(items))
+    kept = np.flatnonzero((sums > 0) & (opinions > 0))  # nothing is recommended because of what is disliked
     best, _ = best_first(kept, sums[kept], _NAMED)
     return tuple(dict.fromkeys(person.names[event] for event in first[best].tolist()))

@@ -186,7 +186,9 @@ def _model(learnt: Learnt, person: Person, asked: Asked) -> tuple[Recommender | 
         return _for_anybody(learnt, "nothing is known of what they like")
     if learnt.blend is not None and not person.others and not by_content:
         return learnt.blend, ()
-    fields = _with_others(fields, person)
+    # What lacks a field that others have would have no say there.
+    shared = [name for name in fields if all(name in one for one in person.others)] if asked.fields is None else []
+    fields = _with_others({name: fields[name] for name in shared or fields}, person)
     if not any(vectors.there[person.minded].any() for name, vectors in fields.items() if _counts(asked, name)):
         return _for_anybody(learnt, "no item can be compared with what they like")
     notes: tuple[str, ...] = ()

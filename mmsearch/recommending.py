@@ -204,7 +204,8 @@ class Recommending(Interacting):
         Parameters
         ----------
         fresh
-            The share of the first ten places for items that nobody has had yet, were they a fifth of all; from 0 to 1.
+            The share of the first ten places, on average, for items that nobody has had yet, where they are a fifth of
+            all or more; in proportion where they are fewer.
 
         Raises
         ------
@@ -215,6 +216,19 @@ class Recommending(Interacting):
         """
         with self._store.writing():
             self._tastes.fit(progress, fresh=fresh)
+
+    def forget_interactions(self, user: str | None = None) -> int:
+        """Delete a user and all their interactions, or everybody's (None); return how many interactions.
+
+        What was deleted is overwritten in the store's files as soon as the store is closed. With everybody's, all that
+        was learnt of them goes too; what was learnt of many people together holds a user's part until the next
+        ``fit_recommender``.
+        """
+        with self._store.writing():
+            n = super().forget_interactions(user)
+            if user is None:
+                self._tastes.forget()
+        return n
 
     def needs_fit(self) -> bool:
         """Whether there are interactions that nothing was learnt from yet, by ``fit_recommender``."""

@@ -94,6 +94,12 @@ class Tastes:
         with self._store.reading() as view:
             return self.learnt(view)
 
+    def forget(self) -> None:
+        """Forget what was learnt. Inside ``store.writing()``."""
+        with self._store.catalog.transaction():
+            self._store.catalog.set_setting(_SETTING, None)
+        self._shelf.keep()
+
     def learnt(self, view: View) -> Learnt:
         """What is known in this state, which is being read; not made anew where only interactions have changed."""
         with self._lock:

@@ -9,9 +9,10 @@ from mmsearch.receval import evaluate_recommenders, rank_all
 from mmsearch.recommenders.blend import Cases, fit_weights, offset_for_share
 from mmsearch.recommenders.bridge import Bridge
 from mmsearch.recommenders.content import Content
-from mmsearch.recommenders.hybrid import Hybrid, Part
+from mmsearch.recommenders.hybrid import Hybrid
 from mmsearch.recommenders.itemvectors import ItemVectors
 from mmsearch.recommenders.neighbors import ItemNeighbors
+from mmsearch.recommenders.parts import Part
 from mmsearch.recommenders.popularity import Popular, Random
 from mmsearch.recommenders.sessions import Transitions
 from mmsearch.recsplits import cold_items, leave_last_out

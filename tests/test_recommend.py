@@ -731,3 +731,28 @@ def test_of_many_items_all_are_found_if_need_be(either, as_of_many, toy):
 
 def told_items(engine, user):
     return [told.item for told in engine.interactions(user)]
+
+
+def test_nothing_is_recommended_because_of_what_is_disliked(either):
+    for options in ({"disliked": ["red disc 0"]}, {"liked": ["blue disc 0"], "disliked": ["red disc 0"]}):
+        for profile in (None, "mean"):
+            hits = either.recommend(**options, profile=profile)
+            assert hits
+            assert all("red disc 0" not in reason.because for hit in hits for reason in hit.reasons)
+
+
+def test_a_picture_without_text_has_its_say_beside_an_item_with_one(things, toy, kinds, tmp_path):
+    file = toy.draw(tmp_path / "outside.png", "blue square", 77)
+    shown = Counter(kinds(things.recommend(liked=["red disc 0", file], k=8)))
+    assert shown["blue square"] >= 2
+    assert shown["red disc"] >= 2
+
+
+def test_forgetting_everybody_forgets_what_was_learnt_of_them(fitted):
+    assert any(hit.reasons[0].kind == "popular" for hit in fitted.recommend(user="nobody"))
+    assert fitted.forget_interactions() > 0
+    (note,) = {note for hit in fitted.recommend(liked=["red disc 0"], disliked=["red disc 0"]) for note in hit.notes}
+    assert "the newest items" in note
+    assert not list((fitted.path / "recommender").iterdir())
+    with pytest.raises(InvalidInput, match="fit_recommender"):
+        fitted.similar("red disc 0", complementary=True)

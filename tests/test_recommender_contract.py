@@ -10,9 +10,10 @@ from mmsearch.recommenders.bridge import Bridge
 from mmsearch.recommenders.content import Content
 from mmsearch.recommenders.ease import Ease
 from mmsearch.recommenders.factors import Factors
-from mmsearch.recommenders.hybrid import Hybrid, Part
+from mmsearch.recommenders.hybrid import Hybrid
 from mmsearch.recommenders.itemvectors import ItemVectors
 from mmsearch.recommenders.neighbors import ItemNeighbors
+from mmsearch.recommenders.parts import Part
 from mmsearch.recommenders.popularity import Popular, Random
 from mmsearch.recommenders.sessions import Transitions
 

@@ -404,3 +404,14 @@ def test_the_best_columns_are_the_highest_scores_whatever_the_block(new, exclude
         for row, best in zip(scores, found, strict=True):
             np.testing.assert_allclose(best.scores, -np.sort(-row)[:5], atol=1e-5)
             np.testing.assert_allclose(row[best.keys], best.scores, atol=1e-5)
+
+
+def test_als_learns_more_than_popularity_from_few_events_of_weight_one():
+    drawn = np.random.default_rng(0)
+    users = np.repeat(np.arange(60), 8)
+    items = np.concatenate([drawn.permutation(np.arange(person % 6, 120, 6))[:8] for person in range(60)])
+    told = Behaviour.of(users, items, n_users=60, n_items=120)
+    scores = Factors("als").fit(told).scores(told)
+    scores[told.users, told.items] = -np.inf
+    best = np.argsort(-scores, axis=1)[:, :5]
+    assert np.mean(best % 6 == (np.arange(60) % 6)[:, None]) > 0.9

@@ -60,7 +60,7 @@ def import_(
     if json:
         print_json(_as_json(report))
     else:
-        _show(report)
+        _show(report, fit)
     if not report.added + report.changed + report.unchanged:
         raise typer.Exit(FOUND_NOTHING)
 
@@ -113,7 +113,7 @@ def forget(
     json: options.Json = False,
 ) -> None:
     """Delete a user with all their interactions, or everybody."""
-    from mmsearch.cli.output import out, print_json
+    from mmsearch.cli.output import err, out, print_json
     from mmsearch.errors import InvalidInput
 
     if (user is None) is not everybody:
@@ -122,8 +122,11 @@ def forget(
         n = engine.forget_interactions(user)
     if json:
         print_json({"forgotten": n})
-    else:
-        out.print(f"{n} interactions forgotten")
+        return
+    out.print(f"{n} interactions forgotten")
+    if n and not everybody:
+        again = "what was learnt from all users is as it was: `mmsearch interactions fit` learns again"
+        err.print(again, markup=False, soft_wrap=True)
 
 
 def _as_json(report: InteractionReport) -> dict[str, Any]:
@@ -139,7 +142,7 @@ def _as_json(report: InteractionReport) -> dict[str, Any]:
     }
 
 
-def _show(report: InteractionReport) -> None:
+def _show(report: InteractionReport, fit: bool) -> None:
     from mmsearch.cli.output import err, out
 
     out.print(
@@ -150,6 +153,9 @@ def _show(report: InteractionReport) -> None:
     )
     columns = ", ".join(f"{role} from {column}" for role, column in report.columns.items())
     out.print(f"columns: {columns or 'none'}", soft_wrap=True, markup=False)
+    if report.added + report.changed:
+        said = "learnt from all interactions" if fit else "not learnt from yet: run `mmsearch interactions fit`"
+        out.print(said, markup=False)
     lines = _lines("unknown", report.unknown) + _lines("ambiguous", report.ambiguous)
     lines += [f"failed {row}: {reason}" for row, reason in report.failed[:SHOWN]] + _more(len(report.failed), "rows")
     for line in lines:

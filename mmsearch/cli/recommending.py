@@ -83,7 +83,8 @@ def recommend(
                 most_per=_numbers(most_per or ()), fields=options.weights_of(fields), profile=profile,
             )  # fmt: skip
         asked = user or ", ".join(map(str, likes)) or "not " + ", ".join(disliked or ())
-        answer(asked, named(engine, hits), json, sheet, None)
+        nothing = "nothing left to recommend: they have had it all, or the filter lets nothing through"
+        answer(asked, hits if json else named(engine, hits), json, sheet, None, nothing=nothing)
 
 
 def named(engine: Engine, hits: Sequence[Hit]) -> list[Hit]:

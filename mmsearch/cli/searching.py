@@ -12,6 +12,8 @@ from mmsearch.cli import FOUND_NOTHING, options
 if TYPE_CHECKING:
     from mmsearch.types import Hit
 
+NOTHING = "nothing found: the store is empty, or the filter lets nothing through"
+
 
 def search(
     text: Annotated[list[str] | None, typer.Argument(help="What to look for, in words.", show_default=False)] = None,
@@ -98,11 +100,18 @@ def similar(
             like, k, where=where, field=field, fields=options.weights_of(fields), diversity=diversity,
             complementary=complementary,
         )  # fmt: skip
-        answer(str(like), named(engine, hits), json, sheet, path)
+        nothing = "nobody had anything together with it that the filter lets through" if complementary else NOTHING
+        answer(str(like), hits if json else named(engine, hits), json, sheet, path, nothing=nothing)
 
 
 def answer(
-    query: str, hits: list[Hit], json: bool, sheet: Path | None, picture: Path | None, explain: bool = False
+    query: str,
+    hits: list[Hit],
+    json: bool,
+    sheet: Path | None,
+    picture: Path | None,
+    explain: bool = False,
+    nothing: str = NOTHING,
 ) -> None:
     """Show hits as they are wanted."""
     from mmsearch.cli.output import err, hits_json, out, print_hits, print_json
@@ -120,6 +129,6 @@ def answer(
         for note in dict.fromkeys(note for hit in hits for note in hit.notes):
             err.print(f"note: {note}", markup=False, soft_wrap=True)
     else:
-        err.print("nothing found: the store is empty, or the filter lets nothing through")
+        err.print(nothing, soft_wrap=True)
     if not hits:
         raise typer.Exit(FOUND_NOTHING)

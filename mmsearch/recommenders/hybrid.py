@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from mmsearch.protocols import Recommender
 from mmsearch.recommenders.blend import Cases, fit_weights, offset_for_share
 from mmsearch.recommenders.histories import check_fit, check_learnt, check_number, check_one
 from mmsearch.recommenders.linear import Linear
+from mmsearch.recommenders.parts import Part, Say, Voice, checked
 from mmsearch.recsplits import Split, cold_items, leave_last_out
 from mmsearch.types import Keys
 from mmsearch.vectors import best_first, check_k
@@ -27,6 +27,8 @@ _HIDDEN_SCORES = 20_000_000
 """Hidden items times people that the weights of items without behaviour are fitted on, at most, or a little more."""
 _N_HIDDEN = 1_000
 """Hidden items of each part among which the weights for items without behaviour are fitted."""
+_USUAL_SHARE = 0.2
+"""Of the items, for which ``fresh`` is meant."""
 _TOLD = 0.02
 """The least share of what speaks for an item that is told by event."""
 _ENOUGH = 300
@@ -35,47 +37,15 @@ _SCORES = 8_000_000
 """Scores of hidden items held at once: 32 MB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One recommender of a blend.
-
-    ``make`` makes it anew, for fitting on a part of the behaviour; ``name`` is its own among the parts, ``reason`` the
-    word for it in explanations. ``cold``: whether it has something to say of items without behaviour. ``fading``, above
-    0 to 1: a second opinion of the same model with more regard to what a person did last (see ``Linear.lately``, which
-    the model must have); None: none. ``nominates``: whether its candidates are asked for; not where they cost a look
-    at each of very many items.
-    """
-
-    name: str
-    make: Callable[[], Recommender]
-    reason: str
-    cold: bool = False
-    fading: float | None = None
-    nominates: bool = True
-
-
-_Voice: TypeAlias = tuple[Part, float | None]
-"""A part, and how its opinion fades; None: as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """What one part adds to a score: ``amount`` in all, and (n_events,) ``by_event`` of the person's history."""
-
-    part: Part
-    amount: float
-    by_event: NDArray[np.float32]
-
-
 class Hybrid:
     """A weighted sum of the scores of other recommenders.
 
     Items that somebody likes have one set of weights, fitted so that what people did last comes before what else the
     parts had in mind (softmax over the candidates of all parts; weights are not negative, so that each part's share
     can be told). Items without behaviour have another set, over the parts that go by content, fitted on items whose
-    behaviour is hidden for the purpose; what is added to their scores is chosen such that they take ``fresh`` of the
-    first ten places, were a fifth of all items hidden. Without a part that goes by content, these items have the score
-    0. After that all parts are fitted again on everything.
+    behaviour is hidden for the purpose. After that all parts are fitted again on everything, and what is added to the
+    scores of items without behaviour is chosen such that they take ``fresh`` of the first ten places; where there are
+    none yet, by the hidden ones. Without a part that goes by content, these items have the score 0.
 
     Items may come after it was fitted: they are items without behaviour.
 
@@ -84,8 +54,9 @@ class Hybrid:
     parts
         The recommenders; at least one.
     fresh
-        The share of the first ten places, on average, for items without behaviour where a fifth of all are. They would
-        hardly be seen otherwise, and nobody could find out whether they are liked.
+        The share of the first ten places, on average over people, for items without behaviour where a fifth of all
+        items or more are; in proportion where fewer are. They would hardly be seen otherwise, and nobody could find
+        out whether they are liked.
     seed
         Chooses the items that are hidden, and people where there are more than 2,000.
 
@@ -108,7 +79,7 @@ class Hybrid:
         self.models: dict[str, Recommender] = {}
         self.n_items = -1
         # Whoever has a say: each part, and those that fade once more.
-        self.voices: list[_Voice] = [(part, None) for part in parts]
+        self.voices: list[Voice] = [(part, None) for part in parts]
         self.voices += [(part, part.fading) for part in parts if part.fading]
         self._reset()
 
@@ -135,11 +106,29 @@ class Hybrid:
         if last is not None:
             self._fit_parts(last.train)
             self.warm_weights = fit_weights([case for _, case in self._cases(last, self._people(last))])
-            hidden = _split_or_none(lambda: cold_items(last.train, 0.2, self.seed))
+            hidden = _split_or_none(lambda: cold_items(last.train, _USUAL_SHARE, self.seed))
             if hidden is not None:
                 self._fit_cold(hidden)
         self._fit_parts(behaviour)
+        self._fit_offset(behaviour)
         return self
+
+    def _fit_offset(self, behaviour: Behaviour) -> None:
+        """Choose the offset by the items that have no behaviour, if there are any: they may be unlike hidden ones."""
+        cold = np.flatnonzero(self._cold)
+        people = np.flatnonzero(np.diff(behaviour.starts))
+        if not len(cold) or not len(people) or not self.cold_weights.any():
+            return
+        many = max(len(people) // _ENOUGH, len(people) * len(cold) // _HIDDEN_SCORES, 1)
+        histories = behaviour.of_users(people[::many])
+        self.offset, usual, others = 0.0, [], []
+        for person, among in enumerate(self._candidates(histories, _N_CANDIDATES)):
+            history = histories.of_users([person])
+            among = np.setdiff1d(among, history.items)
+            usual.append(self.scores(history, among[~self._cold[among]])[0].astype(np.float64))
+            others.append(self.scores(history, np.setdiff1d(cold, history.items))[0].astype(np.float64))
+        share = self.fresh * min(1.0, len(cold) / self.n_items / _USUAL_SHARE)
+        self.offset = offset_for_share(usual, others, share)
 
     def _fit_cold(self, hidden: Split) -> None:
         """Weights for items without behaviour, on hidden ones, and what is added so that they are seen."""
@@ -161,7 +150,7 @@ class Hybrid:
 
     def _fit_parts(self, behaviour: Behaviour) -> None:
         self.n_items = behaviour.n_items
-        self.models = {part.name: _checked(part, part.make().fit(behaviour)) for part in self.parts}
+        self.models = {part.name: checked(part, part.make().fit(behaviour)) for part in self.parts}
         self._cold = np.asarray(behaviour.liked().sum(axis=0)).ravel() == 0
 
     def _people(self, split: Split) -> Keys:
@@ -178,7 +167,7 @@ class Hybrid:
             cases.append((among, Cases(said.astype(np.float64), np.isin(among, right))))
         return cases
 
-    def _hidden_cases(self, split: Split, people: Keys, voices: Sequence[_Voice]) -> list[Cases]:
+    def _hidden_cases(self, split: Split, people: Keys, voices: Sequence[Voice]) -> list[Cases]:
         """For each person what some voices say of the best hidden items by each, and which of these are answers."""
         columns, cases = np.flatnonzero(split.cold), []
         step = max(1, _SCORES // (len(columns) * len(voices)))
@@ -208,7 +197,7 @@ class Hybrid:
                 answer += weights * self._said(voice, histories, asked)
         return answer
 
-    def _said(self, voice: _Voice, histories: Behaviour, columns: Keys) -> NDArray[np.float32]:
+    def _said(self, voice: Voice, histories: Behaviour, columns: Keys) -> NDArray[np.float32]:
         """What a voice says, (n_users, m): 0 of items that came after its model was fitted."""
         model = self._model(voice)
         if model.n_items == self.n_items:
@@ -218,7 +207,7 @@ class Hybrid:
         answer[:, known] = model.scores(histories.over(model.n_items), columns[known])
         return answer
 
-    def _model(self, voice: _Voice) -> Recommender:
+    def _model(self, voice: Voice) -> Recommender:
         part, fading = voice
         model = self.models[part.name]
         return model.lately(fading or 1.0) if isinstance(model, Linear) else model
@@ -325,7 +314,7 @@ class Hybrid:
             )
         for part in self.parts:
             own = {key.removeprefix(f"{part.name}."): v for key, v in state.items() if key.startswith(f"{part.name}.")}
-            self.models[part.name] = _checked(part, part.make().restore(own))
+            self.models[part.name] = checked(part, part.make().restore(own))
         n_items, n_fitted = max(model.n_items for model in self.models.values()), len(state["cold"])
         if n_items < n_fitted:
             raise InvalidInput(f"expected parts that know {n_fitted} items or more, got {n_items}")
@@ -333,12 +322,6 @@ class Hybrid:
         self.offset, self.n_items = float(state["offset"][0]), n_items
         self._cold = np.concatenate([state["cold"], np.ones(n_items - n_fitted, dtype=bool)])
         return self
-
-
-def _checked(part: Part, model: Recommender) -> Recommender:
-    if part.fading and not isinstance(model, Linear):
-        raise InvalidInput(f"expected a model that can fade as {part.name}, got {type(model).__name__}")
-    return model
 
 
 def _split_or_none(make: Callable[[], Split]) -> Split | None:
