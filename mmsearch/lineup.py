@@ -65,6 +65,10 @@ def open_lineup(store: Store) -> Lineup:
     vectors = [stock.fields[name].take(np.arange(len(stock))) for name in REASONS if name in stock.fields]
     shown = vectors[0] if vectors else np.zeros((len(stock), 1), dtype=np.float32)
     missing = {} if _has_factors() else dict.fromkeys(("als", "bpr"), _NO_FACTORS)
+    if len(stock) > Ease().max_items:
+        missing["ease"] = (
+            f"ease takes at most {Ease().max_items} items: its memory grows with the square of their number"
+        )
     return Lineup(behaviour, [rows[key][1] for key in stock.keys.tolist()], shown, models(stock), missing)
 
 

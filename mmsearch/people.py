@@ -17,7 +17,7 @@ from mmsearch.behaviour import Behaviour
 from mmsearch.catalog import EventBook
 from mmsearch.errors import InvalidInput
 from mmsearch.protocols import Encoder
-from mmsearch.recommenders.histories import shares
+from mmsearch.recommenders.histories import check_number, shares
 from mmsearch.retrieval import Groups
 from mmsearch.stock import Stock
 from mmsearch.store import Store
@@ -25,6 +25,7 @@ from mmsearch.types import Hit, Item, Keys, Vectors
 
 Liked: TypeAlias = Sequence[Like] | Mapping[str, float]
 """What somebody likes: ids, pictures, items or hits, or a weight by id."""
+_DAY = 86_400.0
 _MOST = float(np.finfo(np.float32).max)
 
 
@@ -68,8 +69,12 @@ def person_of(
     liked: Liked = (),
     disliked: Liked = (),
     user: str | None = None,
+    half_life: float | None = None,
 ) -> Person:
     """Put together what is known of a user and what is said here, which comes last and so counts as the latest.
+
+    What is said here of an item replaces the user's earlier opinion of it; what is both liked and disliked here has no
+    say. ``half_life``: days after which the user's events count half, from their last one; None: they do not fade.
 
     Raises
     ------
@@ -87,11 +92,14 @@ def person_of(
     outside = iter(range(len(stock), len(stock) + len(others)))
     said = [next(outside) if position < 0 else position for position in stock.positions(own).tolist()]
     latest = float(np.nanmax(times)) if np.isfinite(times).any() else 0.0
-    items = np.concatenate([stock.positions(keys), np.array(said, dtype=np.int64)])
+    placed, given = np.array(said, dtype=np.int64), np.array([weight for _, weight in told], dtype=np.float64)
+    items = np.concatenate([stock.positions(keys), placed])
+    weights = np.where(np.isin(stock.positions(keys), placed), 0.0, _faded(weights, times, half_life))
+    given[np.isin(placed, np.intersect1d(placed[given > 0], placed[given < 0]))] = 0.0
     history = Behaviour.of(
         np.zeros(len(items), dtype=np.int64),
         items,
-        np.concatenate([weights, np.array([weight for _, weight in told], dtype=np.float64)]),
+        np.concatenate([weights, given]),
         # Each a moment after the one before: they have an order.
         np.concatenate([times, latest + 1.0 + np.arange(len(said))]),
         n_users=1,
@@ -149,3 +157,15 @@ def _name(anchor: Anchor) -> str:
     """What to call a thing that is not in the store."""
     image = anchor.query.image
     return str(image) if isinstance(image, Path) else anchor.query.text or "a picture"
+
+
+def _faded(weights: NDArray[Any], times: NDArray[np.float64], half_life: float | None) -> NDArray[Any]:
+    """Weights that fall by half for each ``half_life`` days before the last event; unknown times are the oldest."""
+    if half_life is None:
+        return weights
+    days = check_number("half_life", half_life, 1e-9)
+    known = np.isfinite(times)
+    if not known.any():
+        return weights
+    age = (times[known].max() - np.where(known, times, times[known].min())) / _DAY
+    return np.asarray(weights * 0.5 ** (age / days))

@@ -30,6 +30,10 @@ _SCORED = 20_000
 _LEAST = 100
 """Items that are looked at for a list, at least; more as often as it takes."""
 _GROWTH = 4
+_LIFTED = 500
+"""The best items by score, among which the knobs for popularity and novelty choose; k where that is more."""
+_FURTHEST = 10_000
+"""So many items are looked at for caps, at most; k where that is more."""
 _SHIFTED_DECIMALS = 9
 """Scores without noise are this exact after float64 arithmetic; knobs bring them a hundred times nearer together."""
 
@@ -83,13 +87,21 @@ class Desk:
     def __init__(self, store: Store, ranker: Ranker, tastes: Tastes) -> None:
         self._store, self._ranker, self._tastes = store, ranker, tastes
 
-    def recommend(self, asked: Asked, *, liked: Liked = (), disliked: Liked = (), user: str | None = None) -> list[Hit]:
+    def recommend(
+        self,
+        asked: Asked,
+        *,
+        liked: Liked = (),
+        disliked: Liked = (),
+        user: str | None = None,
+        half_life: float | None = None,
+    ) -> list[Hit]:
         """What suits somebody; see ``Engine.recommend``."""
         with self._store.reading() as view:
             learnt = self._tastes.learnt(view)
             person = person_of(
                 self._store, learnt.stock, lambda: self._ranker.collection.encoder,
-                liked=liked, disliked=disliked, user=user,
+                liked=liked, disliked=disliked, user=user, half_life=half_life,
             )  # fmt: skip
             model, notes = _model(learnt, person, asked)
             notes = (*person.notes, *learnt.notes, *notes)
@@ -128,7 +140,7 @@ class Desk:
             if judged is None or len(judged.columns) < count:
                 judged = _judge(learnt, heard, model, _columns(model, heard, allowed, wanted), asked)
             hits = self._picked(learnt, person, judged, asked, wanted)
-            if len(hits) == asked.k or wanted >= count:
+            if len(hits) == asked.k or wanted >= min(count, max(_FURTHEST, _GROWTH * asked.k)):
                 break
             wanted *= _GROWTH
         none: list[tuple[Reason, ...]] = [()] * len(hits)
@@ -243,11 +255,20 @@ def _judge(learnt: Learnt, person: Person, model: Recommender | None, columns: K
         scores[known] = np.round(model.scores(person.history, columns[known])[0].astype(np.float64), SCORE_DECIMALS)
     if asked.agreed:
         columns, scores = columns[scores > 0], scores[scores > 0]
+    worth = _worth_showing(columns, scores, asked)
+    columns, scores = columns[worth], scores[worth]
     items = had = np.zeros((0, 0), dtype=np.float32)
     if asked.wishes.novelty:
         items = side_by_side(learnt.stock.fields, columns)
         had = side_by_side(_with_others(learnt.stock.fields, person), np.unique(person.history.items))
     return _Judged(columns, scores, asked.wishes.shifted(scores, learnt.had[columns], items, had))
+
+
+def _worth_showing(columns: Keys, scores: NDArray[np.float64], asked: Asked) -> Keys:
+    """Places of the items that knobs may lift, ascending: the best by score, or all where none is turned."""
+    if not (asked.wishes.popularity or asked.wishes.novelty) or len(columns) <= _LIFTED:
+        return np.arange(len(columns))
+    return np.sort(np.lexsort((columns, -scores))[: max(_LIFTED, asked.k)])
 
 
 def _best(values: NDArray[np.float64], ranks: Keys, n: int) -> Keys:

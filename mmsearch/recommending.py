@@ -15,6 +15,7 @@ from mmsearch.people import Liked
 from mmsearch.picking import Wishes
 from mmsearch.ranking import Ranker, Rerank
 from mmsearch.recommend import Asked, Desk
+from mmsearch.recommenders.profiles import MEAN
 from mmsearch.stock import DETAILS
 from mmsearch.store import Store
 from mmsearch.tastes import Tastes
@@ -110,6 +111,7 @@ class Recommending(Interacting):
         most_per: Mapping[str, int] | None = None,
         fields: Fields | None = None,
         profile: str | None = None,
+        half_life: float | None = None,
     ) -> list[Hit]:
         """What somebody would like, best first, with ``reasons``; fewer than k only if there are no more.
 
@@ -143,7 +145,11 @@ class Recommending(Interacting):
         profile
             Go by content alone, compared with: ``mean``, the mean of what is liked less that of what is not;
             ``nearest``, the nearest liked thing, unless a disliked one is nearer; ``interests``, as nearest, but with
-            one representative of each group of like things. None: ``nearest``.
+            one representative of each group of like things. None: ``nearest``. How much something is liked counts for
+            ``mean`` and ``interests``.
+        half_life
+            Go by content alone, with the profile ``mean`` unless another is named: days after which what the user had
+            to do with counts half, from their last interaction.
 
         Raises
         ------
@@ -155,15 +161,10 @@ class Recommending(Interacting):
             For a picture that cannot be opened.
         """
         wishes = Wishes(diversity, method, popularity, novelty, {} if most_per is None else most_per)
-        asked = Asked(
-            k,
-            where,
-            exclude_seen,
-            None if fields is None else check_weights(fields, (*FIELDS, DETAILS)),
-            profile,
-            wishes=wishes,
-        )
-        return self._desk.recommend(asked, liked=liked, disliked=disliked, user=user)
+        weights = None if fields is None else check_weights(fields, (*FIELDS, DETAILS))
+        profile = MEAN if profile is None and half_life is not None else profile
+        asked = Asked(k, where, exclude_seen, weights, profile, wishes=wishes)
+        return self._desk.recommend(asked, liked=liked, disliked=disliked, user=user, half_life=half_life)
 
     def next(
         self,
@@ -199,7 +200,8 @@ class Recommending(Interacting):
         """Learn from all interactions: which models to trust how much, then the models; the store keeps it.
 
         Interactions that come later count for the person whose they are at once, for others after the next fit; items
-        that come later are recommended by their content. See ``mmsearch.recommenders.hybrid.Hybrid``.
+        that come later are recommended by their content; metadata that changes later counts after the next fit. Others
+        may write to the store meanwhile. See ``mmsearch.recommenders.hybrid.Hybrid``.
 
         Parameters
         ----------
@@ -212,22 +214,20 @@ class Recommending(Interacting):
         InvalidInput
             If there are no interactions, or ``fresh`` is out of range.
         StoreBusy
-            If another engine or process is writing.
+            If another engine or process is writing at the end.
         """
-        with self._store.writing():
-            self._tastes.fit(progress, fresh=fresh)
+        self._tastes.fit(progress, fresh=fresh)
 
     def forget_interactions(self, user: str | None = None) -> int:
         """Delete a user and all their interactions, or everybody's (None); return how many interactions.
 
         What was deleted is overwritten in the store's files as soon as the store is closed. With everybody's, all that
-        was learnt of them goes too; what was learnt of many people together holds a user's part until the next
-        ``fit_recommender``.
+        was learnt of them goes too. What was learnt of many people together holds a user's part, and answers show it,
+        until the next ``fit_recommender``, which leaves nothing of it.
         """
         with self._store.writing():
             n = super().forget_interactions(user)
-            if user is None:
-                self._tastes.forget()
+            self._tastes.forget(everything=user is None)
         return n
 
     def needs_fit(self) -> bool:

@@ -70,6 +70,10 @@ class Shelf:
                 "run `mmsearch interactions fit`"
             ) from error
 
+    def drop(self, name: str) -> None:
+        """Forget a set that nobody knows of."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+
     def keep(self, *names: str | None) -> None:
         """Forget every set but these."""
         for place in self.folder.iterdir() if self.folder.is_dir() else ():

@@ -20,7 +20,7 @@ from mmsearch.stock import Stock
 from mmsearch.store import Store, View
 from mmsearch.types import Progress, Report
 
-_SETTING = "recommender"
+_SETTING, _FORGOTTEN = "recommender", "recommender knows forgotten users"
 _DETAILS = "details:"
 
 
@@ -58,12 +58,14 @@ class Tastes:
         self._lock = threading.Lock()
 
     def fit(self, report: Report | None = None, *, fresh: float = 0.1) -> Learnt:
-        """Learn from all interactions, and keep it in the store. Inside ``store.writing()``.
+        """Learn from all interactions, and keep it in the store, which others may write until that is done.
 
         Raises
         ------
         InvalidInput
             If there are none, or no items.
+        StoreBusy
+            If another engine or process is writing at the end.
         """
         with self._store.reading() as view:
             if report is not None:
@@ -85,20 +87,29 @@ class Tastes:
                 **{_DETAILS + name: array for name, array in stock.details.state().items()},
                 **blend.state(),
             }
-        before, name = self._store.catalog.setting(_SETTING), self._shelf.put(arrays)
-        with self._store.catalog.transaction():
-            self._store.catalog.set_setting(_SETTING, name)
-        self._shelf.keep(before, name)  # somebody may still be reading the state before
+        name = self._shelf.put(arrays)
+        try:
+            with self._store.writing():
+                before, forgotten = self._store.catalog.setting(_SETTING), self._store.catalog.setting(_FORGOTTEN)
+                with self._store.catalog.transaction():
+                    self._store.catalog.set_setting(_SETTING, name)
+                    self._store.catalog.set_setting(_FORGOTTEN, None)
+                # Somebody may still be reading the state before; but not if it tells of somebody who is forgotten.
+                self._shelf.keep(name, None if forgotten else before)
+        except BaseException:
+            self._shelf.drop(name)
+            raise
         if report is not None:
             report(Progress("learn", 1, 1))
         with self._store.reading() as view:
             return self.learnt(view)
 
-    def forget(self) -> None:
-        """Forget what was learnt. Inside ``store.writing()``."""
+    def forget(self, everything: bool) -> None:
+        """Forget what was learnt, or see that the next fit leaves nothing of it. Inside ``store.writing()``."""
         with self._store.catalog.transaction():
-            self._store.catalog.set_setting(_SETTING, None)
-        self._shelf.keep()
+            self._store.catalog.set_setting(*(_SETTING, None) if everything else (_FORGOTTEN, "1"))
+        if everything:
+            self._shelf.keep()
 
     def learnt(self, view: View) -> Learnt:
         """What is known in this state, which is being read; not made anew where only interactions have changed."""

@@ -115,7 +115,7 @@ class Query:
 class Interaction:
     """One event: a person had to do with an item.
 
-    ``weight`` above 0 is liking, and more of it more (for content and ALS; the other models count what is liked once);
+    ``weight`` above 0 is liking, and more of it more (for mean profiles and ALS; others count a liked thing once);
     0 says only that they have seen it; below 0 is disliking. ``time`` is in seconds since 1970 (UTC); None where it is
     not known. ``kind`` is a word of one's own, such as ``view`` or ``buy``. The same person, item, kind and time are
     one event, however often it is told.

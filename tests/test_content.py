@@ -270,9 +270,9 @@ CORNERS = [[1, 0], [0, 1], [3, 4], [-1, 0]]
 
 def test_scores_by_the_mean_are_those_by_hand():
     content = Content({"picture": plain(CORNERS)}, dislike=0.5)
-    # Two likes and half a dislike: they have 0.4, 0.4 and -0.2 of the say.
+    # The mean of two likes less half of the mean of one dislike.
     scores = content.scores(history([0, 1, 3, 2], [2, 2, -2, 0]))[0]
-    np.testing.assert_allclose(scores, [0.6, 0.4, 0.6 * 0.6 + 0.4 * 0.8, -0.6], atol=1e-6)
+    np.testing.assert_allclose(scores, [1.0, 0.5, 1.0 * 0.6 + 0.5 * 0.8, -1.0], atol=1e-6)
 
 
 def test_what_is_liked_three_times_as_much_has_three_times_the_say():

@@ -86,7 +86,7 @@ def test_troubles_of_the_store_are_one_family():
             "recommend",
             [
                 *("*liked", "*disliked", "*user", "*k", "*where", "*exclude_seen", "*diversity", "*method"),
-                *("*popularity", "*novelty", "*most_per", "*fields", "*profile"),
+                *("*popularity", "*novelty", "*most_per", "*fields", "*profile", "*half_life"),
             ],
         ),
         ("next", ["session", "k", "*user", "*where", "*exclude_seen", "*diversity"]),

@@ -756,3 +756,47 @@ def test_forgetting_everybody_forgets_what_was_learnt_of_them(fitted):
     assert not list((fitted.path / "recommender").iterdir())
     with pytest.raises(InvalidInput, match="fit_recommender"):
         fitted.similar("red disc 0", complementary=True)
+
+
+def test_what_is_said_now_replaces_what_a_person_thought_before(either):
+    either.add_interactions([Interaction("zoe", "red disc 0", weight=5.0), Interaction("zoe", "blue disc 0", time=1.0)])
+    hits = either.recommend(user="zoe", disliked=["red disc 0"])
+    assert all("red disc 0" not in reason.because for hit in hits for reason in hit.reasons)
+    torn = either.recommend(liked={"red disc 0": 5.0}, disliked=["red disc 0"])
+    assert "nothing is known of what they like" in torn[0].notes[0]
+
+
+def test_what_was_long_ago_counts_less_with_a_half_life(things, kinds):
+    day = 86_400.0
+    told = [Interaction("zoe", f"red disc {n}", time=1e9) for n in range(3)]
+    things.add_interactions([*told, Interaction("zoe", "blue square 0", time=1e9 + 30 * day)])
+    assert kinds(things.recommend(user="zoe", profile="mean", k=2)) == ["red disc"] * 2
+    assert kinds(things.recommend(user="zoe", half_life=3.0, k=2)) == ["blue square"] * 2
+    for bad in (0, -1.0, math.nan, math.inf):
+        with pytest.raises(InvalidInput, match="half_life"):
+            things.recommend(user="zoe", half_life=bad)
+
+
+def test_the_popularity_knob_chooses_among_what_is_worth_showing(open_engine, toy):
+    engine = open_engine("many")
+    engine.add([Item(id=f"thing {n}", text=f"a {toy.KINDS[n % len(toy.KINDS)]} with number {n}") for n in range(1200)])
+    engine.add_interactions([Interaction(f"p{n}", f"thing {n}") for n in range(0, 1200, 2)])
+    engine.fit_recommender()
+    usual = {hit.item.id for hit in engine.recommend(liked=["thing 0"], k=500)}
+    for knob in (-1, 1):
+        assert {hit.item.id for hit in engine.recommend(liked=["thing 0"], k=50, popularity=knob)} <= usual
+
+
+def test_nothing_of_a_forgotten_person_is_left_after_the_next_fit(fitted):
+    fitted.fit_recommender()
+    assert len(list((fitted.path / "recommender").iterdir())) == 2  # somebody may still read the state before
+    fitted.forget_interactions("person 0")
+    fitted.fit_recommender()
+    assert len(list((fitted.path / "recommender").iterdir())) == 1
+
+
+def test_others_may_write_while_a_store_learns(fitted, toy):
+    with Engine.open(fitted.path, toy.ToyEncoder()) as other:
+        fitted.fit_recommender(progress=lambda now: now.done or other.add([Item(id="meanwhile", text="a red disc")]))
+    assert fitted.get("meanwhile").text == "a red disc"
+    assert fitted.recommend(liked=["red disc 0"], k=60)

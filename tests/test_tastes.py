@@ -394,7 +394,6 @@ def test_new_interactions_alone_leave_everything_in_memory(fitted, tastes):
     assert learnt(tastes) is before
     fitted.add_interactions([Interaction("ann", "red disc 0")])
     fitted.add_interactions([Interaction("ann", "red disc 0", weight=5.0)])
-    fitted.forget_interactions("person 0")
     assert learnt(tastes) is before
     fitted.add([Item(id="later", text="a red disc")])
     after = learnt(tastes)

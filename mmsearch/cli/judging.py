@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmsearch.receval import RecEvaluation
     from mmsearch.recsplits import Split
 
-ALWAYS = ("random", "popular", "items", "als", "content", "hybrid")
+ALWAYS = ("random", "popular", "items", "ease", "als", "sessions", "content", "hybrid")
 """The models that are in every table, so that a number never stands alone."""
 SPLITS = ("warm", "cold", "both")
 CUTS = ("last", "time")
@@ -37,7 +37,7 @@ def eval_recommend(
         str | None,
         typer.Option(
             "--models",
-            help="Models beside random, popular, items, als, content and hybrid, separated by commas; or all.",
+            help="Models beside random, popular, items, ease, als, sessions, content and hybrid, by commas; or all.",
             show_default=False,
         ),
     ] = None,

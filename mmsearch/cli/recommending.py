@@ -57,6 +57,12 @@ def recommend(
         str | None,
         typer.Option("--profile", help="Go by content alone: mean, nearest or interests.", show_default=False),
     ] = None,
+    half_life: Annotated[
+        float | None,
+        typer.Option(
+            "--half-life", help="Go by content alone; days after which history counts half.", show_default=False
+        ),
+    ] = None,
     json: options.Json = False,
     sheet: options.Sheet = None,
     store: options.Store = None,
@@ -71,7 +77,7 @@ def recommend(
     likes: list[str | Path] = [*(liked or ()), *(ids or ()), *(one.expanduser() for one in image or ())]
     if user is None and not likes and not disliked:
         raise InvalidInput("expected --user U, or what is liked: --liked ID, --image FILE")
-    if session and (disliked or method != "mmr" or popularity or novelty or most_per or fields or profile):
+    if session and (disliked or method != "mmr" or popularity or novelty or most_per or fields or profile or half_life):
         raise InvalidInput("expected --session with --user, --where, --seen and --diversity only")
     with options.open_engine(store) as engine:
         if session:
@@ -81,6 +87,7 @@ def recommend(
                 liked=likes, disliked=disliked or (), user=user, k=k, where=where, exclude_seen=not seen,
                 diversity=diversity, method=method, popularity=popularity, novelty=novelty,
                 most_per=_numbers(most_per or ()), fields=options.weights_of(fields), profile=profile,
+                half_life=half_life,
             )  # fmt: skip
         asked = user or ", ".join(map(str, likes)) or "not " + ", ".join(disliked or ())
         nothing = "nothing left to recommend: they have had it all, or the filter lets nothing through"

@@ -231,9 +231,13 @@ class Content:
         return self
 
     def _says(self, histories: Behaviour) -> NDArray[np.float32]:
-        """How much say each event has, by its weight and how long ago; those of a person add up to 1 in size."""
-        say = says(histories, self.dislike) * np.abs(histories.weights) * recency(histories, self.decay)
-        return averaged(say, histories)
+        """How much say each event has, by its weight and how long ago.
+
+        A person's likes add up to 1, and their dislikes to ``-dislike``: Rocchio's means over each.
+        """
+        say = says(histories, 1.0) * np.abs(histories.weights) * recency(histories, self.decay)
+        likes = averaged(np.maximum(say, 0), histories)
+        return likes + np.float32(self.dislike) * averaged(np.minimum(say, 0), histories)
 
     def _shares(self) -> dict[str, float]:
         total = sum(self.weights.values()) or 1.0
