@@ -47,8 +47,8 @@ bench: .venv/.installed-bench
 	@if [ -d "$(QUALITY_DATA)" ]; then $(BIN)/python benchmarks/quality.py --data "$(QUALITY_DATA)"; \
 	$(BIN)/python benchmarks/cascade.py --data "$(QUALITY_DATA)" --bank "$(BANK_DATA)" --cross; \
 	else echo "quality: name a captioned dataset folder with QUALITY_DATA=..."; fi
-
 	$(BIN)/python benchmarks/recommend_scale.py --items 100000 --users 10000
+	$(BIN)/python benchmarks/recommend_engine.py --items 100000 --users 10000
 	@if [ -d "$(FILMS_DATA)" ]; then $(BIN)/python benchmarks/recommend.py --data "$(FILMS_DATA)"; \
 	else echo "recommend: name the folder of films and ratings with FILMS_DATA=..."; fi
 	@if [ -d "$(FASHION_DATA)" ]; then $(BIN)/python benchmarks/item_to_item.py --data "$(FASHION_DATA)"; \
