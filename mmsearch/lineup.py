@@ -38,6 +38,8 @@ _EASE_ITEMS = 8_000
 """Up to so many items the hybrid has EASE in it: it takes memory with the square of their number, 256 MB here."""
 _LATELY_EASE, _LATELY_ITEMS = 0.8, 0.5
 """What a step back counts: the best of 1, .99, .97, .95, .9, .8 and .5 on a validation split of MovieLens."""
+_TRENDING = 30.0
+"""Days after which an event counts half for what is trending."""
 _NO_FACTORS = "als and bpr need an extra: pip install 'mmsearch[factors]'"
 
 
@@ -83,6 +85,7 @@ def models(stock: Stock) -> dict[str, Callable[[], Recommender]]:
     return {
         "random": Random,
         "popular": Popular,
+        "trending": partial(Popular, half_life=_TRENDING),
         "items": ItemNeighbors,
         "bm25": partial(ItemNeighbors, "bm25"),
         "ease": Ease,
