@@ -146,6 +146,8 @@ class HNSWIndex:
         effort = self.effort if effort is None else _check_effort(effort)
         rows = as_unit_vectors(queries, self.dim)
         with self._lock.reading():
+            if k >= len(self):  # each has to come, and a graph may know no way to the last of them
+                return exact_answers(self._groups, self._rows, rows, k)
             return self._nearest(rows, k, effort)
 
     def recall(self, queries: Vectors, k: int) -> float:
