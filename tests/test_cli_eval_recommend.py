@@ -133,8 +133,8 @@ def test_a_store_without_interactions_says_to_import_them(ask, bare):
 @pytest.mark.parametrize(
     ("options", "about"),
     [
-        (["--models", "items,oracle"], "random, popular, items"),
-        (["--models", ","], "random, popular, items"),
+        (["--models", "items,oracle"], "random, popular, trending, items"),
+        (["--models", ","], "random, popular, trending, items"),
         (["--split", "luke"], "warm, cold, both"),
         (["--by", "chance"], "last, time"),
         (["--share", "1.5", "--split", "cold"], "between 0 and 1"),
