@@ -14,7 +14,9 @@ for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "1")
 
 if TYPE_CHECKING:
+    from mmsearch.atlas import Map
     from mmsearch.cascade import Cascade, Step
+    from mmsearch.clusters import Cluster, Clustering
     from mmsearch.encoders import load_encoder
     from mmsearch.engine import Engine
     from mmsearch.errors import (
@@ -29,28 +31,37 @@ if TYPE_CHECKING:
         StoreBusy,
         StoreError,
     )
+    from mmsearch.findings import DuplicateGroup, Flaw, Leak, Outlier, Suspect
     from mmsearch.types import AddReport, Hit, Interaction, Item, Query, Reason
 
 _HOME = {
     "AddReport": "types",
     "Cascade": "cascade",
+    "Cluster": "clusters",
+    "Clustering": "clusters",
+    "DuplicateGroup": "findings",
     "EncoderMismatch": "errors",
     "Engine": "engine",
+    "Flaw": "findings",
     "Hit": "types",
     "Interaction": "types",
     "InvalidInput": "errors",
     "Item": "types",
     "ItemNotFound": "errors",
+    "Leak": "findings",
     "LicenceRefused": "errors",
     "MMSearchError": "errors",
+    "Map": "atlas",
     "MissingDependency": "errors",
     "ModelUnavailable": "errors",
+    "Outlier": "findings",
     "PictureError": "errors",
     "Query": "types",
     "Reason": "types",
     "Step": "cascade",
     "StoreBusy": "errors",
     "StoreError": "errors",
+    "Suspect": "findings",
     "load_encoder": "encoders",
 }
 
@@ -58,23 +69,31 @@ __version__ = "0.1.0"
 __all__ = [
     "AddReport",
     "Cascade",
+    "Cluster",
+    "Clustering",
+    "DuplicateGroup",
     "EncoderMismatch",
     "Engine",
+    "Flaw",
     "Hit",
     "Interaction",
     "InvalidInput",
     "Item",
     "ItemNotFound",
+    "Leak",
     "LicenceRefused",
     "MMSearchError",
+    "Map",
     "MissingDependency",
     "ModelUnavailable",
+    "Outlier",
     "PictureError",
     "Query",
     "Reason",
     "Step",
     "StoreBusy",
     "StoreError",
+    "Suspect",
     "load_encoder",
 ]
 

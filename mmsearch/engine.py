@@ -11,6 +11,7 @@ from typing import Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.analysing import Analysing
 from mmsearch.catalog import EncoderRecord, path_of
 from mmsearch.errors import EncoderMismatch, InvalidInput, MMSearchError
 from mmsearch.filling import ingest_all, reindex
@@ -20,13 +21,12 @@ from mmsearch.profile import SETTINGS, Profile
 from mmsearch.protocols import Encoder
 from mmsearch.queries import QueryLike, stored_vectors
 from mmsearch.ranking import Ranker, Rerank, SearchOptions
-from mmsearch.recommending import Recommending
 from mmsearch.sources import Given, Source, open_source, source_of_root
 from mmsearch.store import Store, check_fields
 from mmsearch.types import AddReport, Hit, Item, Query, Report, Vectors
 
 
-class Engine(Recommending):
+class Engine(Analysing):
     """Search over one store. Make one with ``Engine.open``.
 
     An engine may be used from many threads; searches see whole states of the store, whoever writes meanwhile.

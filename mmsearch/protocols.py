@@ -88,6 +88,23 @@ class JointEncoder(Protocol):
         ...
 
 
+class VectorRows(Protocol):
+    """Vectors by position, handed out in pieces: there may be more of them than fit into memory."""
+
+    def __len__(self) -> int:
+        """How many positions there are."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        ...
+
+    def take(self, columns: Keys) -> Vectors:
+        """The vectors at positions, (m, dim) float32 unit rows, in the order asked for."""
+        ...
+
+
 class VectorIndex(Protocol):
     """Nearest neighbours by inner product of unit vectors (their cosine)."""
 

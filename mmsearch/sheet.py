@@ -18,6 +18,7 @@ from mmsearch.images import thumbnail
 from mmsearch.types import Hit
 
 SIDE = 176
+_PAGES, _KINDS = (".html", ".htm"), {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _COLUMNS = 12
 _SHOWN = 300
 """Characters of a text that are shown."""
@@ -42,16 +43,23 @@ def write_sheet(file: Path, sections: Sequence[Section], *, title: str = "mmsear
     InvalidInput
         For another ending, or more than a picture of that kind can hold.
     """
-    ending = file.suffix.lower()
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-    if ending in (".html", ".htm"):
-        data = _page(sections, title).encode()
-    elif ending in kinds:
-        data = _bytes(draw_sheet(sections), kinds[ending])
-    else:
-        raise InvalidInput(f"expected a sheet as .png, .jpg, .webp or .html, got {file.name!r}")
+    check_sheet(file)
+    kind = _KINDS.get(file.suffix.lower())
+    data = _page(sections, title).encode() if kind is None else _bytes(draw_sheet(sections), kind)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, data)
+
+
+def check_sheet(file: Path) -> None:
+    """See that a sheet can be written as this, before the work that it is going to show.
+
+    Raises
+    ------
+    InvalidInput
+        If the ending is another one.
+    """
+    if file.suffix.lower() not in (*_PAGES, *_KINDS):
+        raise InvalidInput(f"expected a sheet as .png, .jpg, .webp or .html, got {file.name!r}")
 
 
 def draw_sheet(sections: Sequence[Section]) -> Image.Image:

@@ -9,6 +9,8 @@
       pictures/           copies of pictures that were given in memory
       bank/               queries of the kind that people ask, for reranking
       recommender/        what was learnt from interactions
+      clusters/           the latest clusters, by which new ones are known again
+      maps/               maps of the items
       writer.lock         who writes
 """
 
@@ -39,7 +41,7 @@ from mmsearch.types import FIELDS, SPACES, Report
 DEFAULT_FIELDS = ("picture", "text")
 _ATTEMPTS = 3
 _OWN_FILE = re.compile(r"(\d+-[a-z]+-\d+)\.(vectors|usearch|hubs)")
-_FOLDERS = ("spaces", "indexes", "pictures", "bank", "recommender")
+_FOLDERS = ("spaces", "indexes", "pictures", "bank", "recommender", "clusters", "maps")
 _ENCODER, _NEXT, _FIELDS = "encoder", "next_encoder", "fields"
 
 

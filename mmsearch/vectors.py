@@ -87,6 +87,19 @@ def check_k(k: int) -> int:
     return int(k)
 
 
+def check_seed(seed: int) -> int:
+    """Give back a seed.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not a whole number from 0 to 4,294,967,295, which is what NumPy and scikit-learn take.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise InvalidInput(f"expected a seed from 0 to {2**32 - 1}, got {seed!r}")
+    return int(seed)
+
+
 def dots(rows: Vectors, query: Vectors) -> Vectors:
     """Inner products of rows, (n, dim), with one query, (dim,), as (n,) float32.
 

@@ -13,7 +13,24 @@ from pathlib import Path
 import pytest
 
 import mmsearch
-from mmsearch import AddReport, Engine, Hit, Interaction, Item, Query, Reason, errors
+from mmsearch import (
+    AddReport,
+    Cluster,
+    Clustering,
+    DuplicateGroup,
+    Engine,
+    Flaw,
+    Hit,
+    Interaction,
+    Item,
+    Leak,
+    Outlier,
+    Query,
+    Reason,
+    Suspect,
+    errors,
+)
+from mmsearch.clusters import Exemplars, Quality
 from mmsearch.ranking import SearchOptions
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +112,16 @@ def test_troubles_of_the_store_are_one_family():
             "add_interactions",
             ["table", "*user", "*item", "*item_field", "*weight", "*time", "*kind", "*progress"],
         ),
+        ("clusters", ["n", "*method", "*where", "*vocabulary", "*seed", "*progress"]),
+        ("cluster_agreement", ["clusters", "field"]),
+        ("map", ["*method", "*where", "*clusters", "*refit", "*seed", "*progress"]),
+        ("duplicates", ["*where", "*mirrored", "*progress"]),
+        ("leaks", ["field", "*where", "*progress"]),
+        ("outliers", ["k", "*where", "*methods", "*seed", "*progress"]),
+        ("flaws", ["*where", "*progress"]),
+        ("suspects", ["field", "k", "*where", "*progress"]),
+        ("sample", ["n", "*method", "*where", "*chosen", "*seed"]),
+        ("report", ["file", "*n", "*labels", "*where", "*vocabulary", "*seed", "*progress"]),
         ("get", ["id"]),
         ("vectors", ["ids", "*field"]),
         ("info", []),
@@ -139,11 +166,29 @@ def test_search_gives_ten_by_default_and_a_new_store_gets_the_embedded_model_by_
         (Interaction, ["user", "item", "kind", "weight", "time"]),
         (AddReport, ["added", "unchanged", "moved", "removed", "failed", "changed"]),
         (Query, ["text", "image", "id", "vector", "weight", "others"]),
+        (Cluster, ["id", "name", "keywords", "confidence", "items", "exemplars", "quality", "title"]),
+        (Clustering, ["clusters", "labels", "method", "quality", "hierarchy", "changes", "tried", "notes"]),
+        (DuplicateGroup, ["items", "kind", "scores"]),
+        (Leak, ["items", "splits", "score"]),
+        (Outlier, ["item", "score", "scores"]),
+        (Flaw, ["item", "kind", "value", "limit"]),
+        (Suspect, ["item", "label", "suggested", "score", "agreement"]),
     ],
 )
 def test_the_nouns_are_frozen_values_with_these_fields(kind, fields):
     assert [field.name for field in dataclasses.fields(kind)] == fields
-    needed = {Hit: (Item(), 0.5, 1), Reason: ("looks", 0.7), Interaction: ("ann", "b1")}
+    needed = {
+        Hit: (Item(), 0.5, 1),
+        Reason: ("looks", 0.7),
+        Interaction: ("ann", "b1"),
+        Cluster: (0, "beach", ("beach",), 0.9, (Item(),), Exemplars((Item(),)), Quality()),
+        Clustering: ((), {}, "kmeans", Quality()),
+        DuplicateGroup: ((Item(), Item()), "exact", (1.0, 1.0)),
+        Leak: ((Item(), Item()), ("train", "test"), 0.9),
+        Outlier: (Item(), 0.9),
+        Flaw: (Item(), "dark", 0.1, 0.2),
+        Suspect: (Item(), "cat", "dog", 0.9, 0.8),
+    }
     value = kind(*needed.get(kind, ()))
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, fields[0], None)

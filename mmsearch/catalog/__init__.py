@@ -3,6 +3,7 @@
 from mmsearch.catalog.catalog import FILE, Catalog
 from mmsearch.catalog.database import Database
 from mmsearch.catalog.events import AMBIGUOUS, UNKNOWN_TIME, EventBook, Events, comparable
+from mmsearch.catalog.lookbook import LookBook, PictureRow
 from mmsearch.catalog.records import (
     ITEM_COLUMNS,
     EncoderRecord,
@@ -28,8 +29,10 @@ __all__ = [
     "EventBook",
     "Events",
     "Known",
+    "LookBook",
     "NewItem",
     "PictureFacts",
+    "PictureRow",
     "RowBook",
     "SpaceRecord",
     "bytes_of",

@@ -118,6 +118,21 @@ class Catalog:
         )
         return {key: json.loads(metadata) for key, metadata in rows}
 
+    def titles(self, keys: Collection[int]) -> dict[int, tuple[str, str]]:
+        """What items are called, and their texts, by key; unknown keys are left out."""
+        rows = self.database.reader.execute(
+            "SELECT key, titles, text FROM items WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+        return {key: (titles or "", text or "") for key, titles, text in rows}
+
+    def field_names(self) -> set[str]:
+        """The metadata fields that at least one item has."""
+        rows = self.database.reader.execute(
+            "SELECT name FROM fields WHERE EXISTS (SELECT 1 FROM facts WHERE facts.field = fields.field)"
+        )
+        return {name for (name,) in rows}
+
     def passing(self, where: Condition) -> NDArray[np.int64]:
         """The keys of the items that pass a filter, (n,) ascending."""
         condition, values = to_sql(where)

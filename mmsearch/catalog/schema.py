@@ -131,6 +131,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             UPDATE settings SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE name = 'events';
         END""",
     ),
+    # What was measured of a picture's pixels, as JSON, by its content. IF NOT EXISTS: nothing is lost if it is there.
+    ("CREATE TABLE IF NOT EXISTS looks (content BLOB PRIMARY KEY, measured TEXT NOT NULL) WITHOUT ROWID",),
 )
 
 

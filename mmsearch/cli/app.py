@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli import FOUND_NOTHING, options
+from mmsearch.cli.analysing import clusters, map, report
 from mmsearch.cli.comparing import compare
+from mmsearch.cli.curating import duplicates, flaws, leaks, outliers, sample, suspects
 from mmsearch.cli.evaluating import bank, evaluate, tune
 from mmsearch.cli.interacting import app as interactions
 from mmsearch.cli.judging import eval_recommend
@@ -36,6 +38,8 @@ app.command("eval-recommend")(eval_recommend)
 app.command()(tune)
 app.command()(compare)
 app.command()(bank)
+for _command in (clusters, map, report, duplicates, leaks, outliers, flaws, suspects, sample):
+    app.command()(_command)
 app.add_typer(interactions, name="interactions")
 
 Spaces = Annotated[

@@ -26,9 +26,23 @@ Where = Annotated[
 ]
 Field = Annotated[str | None, typer.Option("--field", help="Look in 'picture' or in 'text' only.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def _sheet(file: Path | None) -> Path | None:
+    """The contact sheet's file, whose ending is checked before any work is done."""
+    if file is None:
+        return None
+    from mmsearch.sheet import check_sheet
+
+    check_sheet(file)
+    return file.expanduser()
+
+
 Sheet = Annotated[
     Path | None,
-    typer.Option("--sheet", help="Write a contact sheet of the hits (.png or .html).", show_default=False),
+    typer.Option(
+        "--sheet", help="Write a contact sheet of the hits (.png or .html).", show_default=False, callback=_sheet
+    ),
 ]
 Fields = Annotated[
     str | None,

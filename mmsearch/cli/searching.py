@@ -119,7 +119,7 @@ def answer(
     if sheet is not None:
         from mmsearch.sheet import Section, write_sheet
 
-        write_sheet(sheet.expanduser(), [Section(query, hits, picture)])
+        write_sheet(sheet, [Section(query, hits, picture)])
     if json:
         print_json(hits_json(query, hits))
     elif hits:
