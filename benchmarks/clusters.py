@@ -6,9 +6,11 @@
 
 The pictures at odd places of the collection, in the order of their ids, are clustered and reported on; those at even
 places are the half to choose by (``--half even``), on which, and on the demo gallery, all settings of the package were
-chosen. The named alternative is scikit-learn's k-means with its default settings on the same vectors with the same
-number of clusters, the mean of five seeds. Noise counts as one cluster, so that leaving hard pictures out gains
-nothing. HDBSCAN implementations find their own number; those not installed are passed over.
+chosen; so were the prompts, and the weight of relatives, by which names are found. The named alternative is
+scikit-learn's k-means with its default settings on the same vectors with the same number of clusters, the mean of five
+seeds. Noise counts as one cluster, so that leaving hard pictures out gains nothing. A cluster's name is right if it is
+the type that most of its members have, or one of the names that ``fashion_synonyms.tsv`` accepts for it. HDBSCAN
+implementations find their own number; those not installed are passed over.
 """
 
 from __future__ import annotations
@@ -30,12 +32,18 @@ import numpy as np
 from mmsearch import Engine
 from mmsearch.clustering import agreement, group, hierarchy, quality
 from mmsearch.clustering.blocks import Held
+from mmsearch.lexicon import Lexicon, lexicon_of
+from mmsearch.naming import name_clusters, relatives
 from mmsearch.types import Keys, Vectors
+from mmsearch.vocabulary import general_nouns
 
 SEEDS = 5
 MEASURES = ("nmi", "purity", "ari")
 ALLOWED = 0.005
 """How far below plain k-means the default may be."""
+NAMED = {"types given": 0.6, "general": 0.4}
+"""The share of clusters that should be called by their majority label, by vocabulary."""
+SYNONYMS = Path(__file__).with_name("fashion_synonyms.tsv")
 FIELDS = ("articleType", "gender", "baseColour")
 Labelled: TypeAlias = Mapping[str, Sequence[str | None]]
 """The given labels of each picture, by metadata field."""
@@ -63,12 +71,18 @@ def main() -> None:
     with place as store, Engine.open(store, spaces=["picture", "text"]) as engine:
         engine.add_folder(options.data)
         half = half_of(engine, options.labels, options.half)
+        first = sorted({value for value in half.truth[options.labels[0]] if value is not None})
+        lexicons = {
+            "types given": lexicon_of([name.lower() for name in first], lambda: engine.encoder, pictures=True),
+            "general": lexicon_of(general_nouns(), lambda: engine.encoder, pictures=True),
+        }
     print(f"{options.data.name}: {len(half.ids)} pictures ({options.half}), " + said(half.truth), flush=True)
     results = {
         "given number": against_plain(half, options.numbers),
         "own number": own_number(half),
         "others": others(half),
         "levels": levels(half),
+        "names": names(half, lexicons, options.numbers),
     }
     print(json.dumps({"data": options.data.name, "half": options.half, "pictures": len(half.ids), **results}))
 
@@ -208,6 +222,53 @@ def levels(half: Half) -> dict[str, float]:
         found[f"{level.max() + 1} branches, nmi"] = agreement(labels, truth)["nmi"]
         print(f"  hierarchy, {level.max() + 1} branches: {first} nmi {found[f'{level.max() + 1} branches, nmi']:.3f}")
     return found
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def names(half: Half, lexicons: Mapping[str, Lexicon], numbers: Sequence[int]) -> dict[str, float]:
+    """The share of clusters that are called by the label most members have, the mean of five seeds."""
+    accepted = synonyms()
+    field, truth = next(iter(half.truth.items()))
+    rows = Held(half.vectors)
+    found: dict[str, float] = {}
+    print(f"\nclusters called by the {field} that most members have, mean of {SEEDS} seeds")
+    for n in (*numbers, None):
+        labelled = [group(rows, n, seed=seed).labels for seed in range(SEEDS)]
+        for name, lexicon in lexicons.items():
+            kin = relatives(lexicon.vectors)
+            shares = [called_right(half.vectors, labels, truth, lexicon, kin, accepted) for labels in labelled]
+            number = "own number" if n is None else f"{n} clusters"
+            found[f"{number}, {name}"] = share = float(np.mean(shares))
+            verdict = "met" if share >= NAMED[name] else "MISSED"
+            print(f"  {number:12} {name:12} {share:.3f}; target {NAMED[name]}: {verdict}", flush=True)
+    return found
+
+
+def called_right(
+    vectors: Vectors,
+    labels: Keys,
+    truth: Sequence[str | None],
+    lexicon: Lexicon,
+    kin: Keys | None,
+    accepted: Mapping[str, set[str]],
+) -> float:
+    """The share of clusters whose name is accepted for the label that most of their members have."""
+    n = int(labels.max()) + 1
+    named = name_clusters(vectors, labels, n, lexicon.vectors, kin=kin)
+    right = 0
+    for cluster, one in enumerate(named):
+        members = [truth[place] for place in np.flatnonzero(labels == cluster).tolist()]
+        most = max(sorted({label for label in members if label is not None}), key=members.count)
+        right += lexicon.words[one.name] in accepted.get(most, {most.lower()})
+    return right / n
+
+
+def synonyms() -> dict[str, set[str]]:
+    """What each type may be called."""
+    rows = (line.split("\t") for line in SYNONYMS.read_text("utf-8").splitlines() if "\t" in line)
+    return {name: {name.lower(), *(one.strip().lower() for one in others.split(","))} for name, others in rows}
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Copies:
         hashed = [its[0] for its in owners.values() if its[0].perceptual]
         pairs = self._pairs(view, hashed, owners, mirrored, report)
         near = groups_of(len(hashed), pairs)
-        alike = _scores(pairs)
+        alike = _links(pairs)
         groups = [self._ordered({n: hashed[n] for n in group.tolist()}, owners, alike) for group in near]
         joined = {hashed[n].content for group in near for n in group.tolist()}
         for content, its in owners.items():
@@ -171,20 +171,15 @@ def _from(best: int, members: Collection[int], alike: _Alike) -> dict[int, float
 
     The path whose weakest link is strongest, as Dijkstra's algorithm finds it.
     """
-    links: dict[int, list[tuple[int, float]]] = {number: [] for number in members}
-    for one in members:
-        for other in members:
-            if one < other and (score := alike.get((one, other))) is not None:
-                links[one].append((other, score))
-                links[other].append((one, score))
     found: dict[int, float] = {}
     waiting = [(-1.0, best)]
     while waiting:
         score, number = heappop(waiting)
         if number not in found:
             found[number] = -score
-            for other, link in links[number]:
-                heappush(waiting, (max(score, -link), other))
+            for other, link in alike.get(number, ()):
+                if other in members and other not in found:
+                    heappush(waiting, (max(score, -link), other))
     return {number: found.get(number, 0.0) for number in members}
 
 
@@ -213,13 +208,16 @@ class _Seen:
         return None if opened is None else thumbnail(opened.image)
 
 
-_Alike = Mapping[tuple[int, int], float]
+_Alike = Mapping[int, Sequence[tuple[int, float]]]
+"""By position, those that are like it, and how much."""
 
 
-def _scores(pairs: Pairs) -> _Alike:
-    """How alike two positions, the smaller first, are."""
-    both = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
-    return dict(zip(both, pairs.score.tolist(), strict=True))
+def _links(pairs: Pairs) -> _Alike:
+    links: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for one, other, score in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.score.tolist(), strict=True):
+        links[one].append((other, score))
+        links[other].append((one, score))
+    return links
 
 
 def _same(keys: Sequence[int]) -> _Group:

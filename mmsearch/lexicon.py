@@ -142,18 +142,19 @@ def write_words(file: Path, known: Mapping[str, Vectors]) -> None:
 def _read(file: Path, dim: int) -> dict[str, Vectors]:
     """Words and their vectors, as ``write_words`` wrote them; none where that cannot be read."""
     try:
-        with np.load(file, allow_pickle=False) as kept:
-            words, vectors = json.loads(kept["words"].tobytes()), kept["vectors"].astype(np.float32)
+        with np.load(BytesIO(file.read_bytes()), allow_pickle=False) as kept:
+            words, vectors = json.loads(kept["words"].tobytes()), kept["vectors"]
     except (OSError, ValueError, TypeError, EOFError, LookupError, BadZipFile):
         return {}
     if (
         not isinstance(words, list)
+        or vectors.dtype != np.float16
         or vectors.shape != (len(words), dim)
         or not np.isfinite(vectors).all()
         or not vectors.any(axis=1).all()
     ):
         return {}
-    return dict(zip(words, vectors, strict=True))
+    return dict(zip(words, vectors.astype(np.float32), strict=True))
 
 
 def _of(pictures: bool) -> tuple[str, ...]:

@@ -34,9 +34,8 @@ def dense(rows: VectorRows, positions: Keys, seed: int) -> tuple[Keys, Vectors]:
 
     HDBSCAN (Campello, Moulavi & Sander, PAKDD 2013) on the 30 principal components of at most 10,000 vectors, each
     moved to its neighbours first. The others are in the cluster with the nearest centre, if they are as near to it as
-    95% of its members. The settings had the best normalised mutual information of those tried on half of 9,583
-    labelled pictures of clothes. Groups of fewer than 5 are noise, and those whose members are hardly nearer to each
-    other than any two vectors.
+    95% of its members. The settings were chosen on half of 9,583 labelled pictures of clothes. Groups
+    of fewer than 5 are noise, and members that are hardly nearer to the others of theirs than any two vectors are.
     """
     sample = drawn(positions, _SAMPLE, seed)
     vectors = rows.take(sample)

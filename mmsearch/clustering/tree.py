@@ -14,6 +14,8 @@ from mmsearch.types import Keys, Vectors
 FEWEST = 6
 """Fewer clusters than this can be seen at a glance."""
 _NEARBY = 1.6
+_COARSEST = 3
+"""Fewer branches than this say nothing."""
 _TWO, _THREE = 16, 200
 """From so many clusters on there are two levels above them, and three."""
 
@@ -23,8 +25,8 @@ def hierarchy(centres: Vectors, sizes: Sequence[int] | Keys) -> list[Keys]:
 
     The centres are joined two at a time by Ward's criterion (J. Am. Stat. Assoc. 58, 1963), and the tree is cut where
     a level has about the same number of branches in each group as the other levels: with k clusters and m levels above
-    them there are about k ** (i / (m + 1)) groups in the i-th, and exactly there where, within a
-    factor of 1.6, the step to the next join is the largest.
+    them there are about k ** (i / (m + 1)) groups in the i-th, at least 3, and exactly there where, within a factor of
+    1.6, the next join costs the most times what the last one did.
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ def hierarchy(centres: Vectors, sizes: Sequence[int] | Keys) -> list[Keys]:
     tree = Tree(centres)
     n_levels = 1 + (k >= _TWO) + (k >= _THREE)
     levels: list[Keys] = []
-    n = 1
+    n = _COARSEST - 1
     for level in range(1, n_levels + 1):
         n = _near(tree.heights, k ** (level / (n_levels + 1)), n + 1)
         levels.append(_numbered(tree.cut(n), counts))
@@ -61,11 +63,11 @@ def hierarchy(centres: Vectors, sizes: Sequence[int] | Keys) -> list[Keys]:
 
 
 def _near(heights: NDArray[np.float64], about: float, least: int) -> int:
-    """A number of groups near a wished one, where the join that would make them fewer costs the most extra."""
+    """A number of groups near a wished one, where one join more costs the most times what the last one did."""
     k = len(heights) + 1
     low, high = max(least, round(about / _NEARBY)), min(k - 1, round(about * _NEARBY))
     # With n groups left, k - n joins were made; the next one is at position k - n.
-    return max(range(low, max(low, high) + 1), key=lambda n: heights[k - n] - heights[k - n - 1])
+    return max(range(low, max(low, high) + 1), key=lambda n: heights[k - n] / max(heights[k - n - 1], 1e-6))
 
 
 def _numbered(groups: NDArray[np.integer], sizes: Keys) -> Keys:

@@ -53,10 +53,10 @@ class Limits:
     colour: float = 9.0
     uneven: float = 10.0
     cosine: float = 0.95
-    far_bits: int = 16
+    far_bits: int = 20
     far_uneven: float = 12.0
     edges: float = 0.85
-    part: float = 0.87
+    part: float = 0.92
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -72,7 +72,7 @@ class Limits:
 
 BLIND = Limits()
 """Where nothing but hashes and vectors is at hand."""
-LOOKING = Limits(cosine=0.85, far_bits=20, far_uneven=32.0)
+LOOKING = Limits(cosine=0.85, far_bits=28, far_uneven=32.0)
 """Where pixels have the last word: more is let through to them."""
 
 

@@ -24,6 +24,8 @@ N_AXES = 64
 is 0.68, with these 0.997."""
 N_TREES = 200
 N_GROUPS = 32
+_MEMBERS = 10
+"""A group has so many members on average, or the odd ones of a small collection would be groups of their own."""
 """Groups whose centres stand in where none are given; those with less than half of the usual size are left out, for
 they may be what is odd: AUROC 0.92 with them, 1.00 without."""
 _BLOCK = 16_384
@@ -196,7 +198,7 @@ def _groups(sample: Vectors, seed: int) -> Vectors:
     """Centres of a k-means of a sample, as unit rows, of the groups that are not small."""
     from sklearn.cluster import KMeans
 
-    n_groups = min(N_GROUPS, len(np.unique(sample, axis=0)))
+    n_groups = max(1, min(N_GROUPS, len(sample) // _MEMBERS, len(np.unique(sample, axis=0))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct points than groups, where some are nearly equal
         fitted = KMeans(n_groups, n_init=1, random_state=seed, max_iter=30).fit(sample)
