@@ -53,6 +53,12 @@ bench: .venv/.installed-bench
 	else echo "recommend: name the folder of films and ratings with FILMS_DATA=..."; fi
 	@if [ -d "$(FASHION_DATA)" ]; then $(BIN)/python benchmarks/item_to_item.py --data "$(FASHION_DATA)"; \
 	else echo "item_to_item: name the fashion folder with FASHION_DATA=..."; fi
+	@if [ -d "$(FASHION_DATA)" ]; then $(BIN)/python benchmarks/clusters.py --data "$(FASHION_DATA)"; \
+	$(BIN)/python benchmarks/curation.py --data "$(dir $(FASHION_DATA))" --part labels outliers coverage looks; \
+	else echo "clusters, curation: name the fashion folder with FASHION_DATA=..."; fi
+	$(BIN)/python benchmarks/cluster_scale.py
+	@if [ -d "$(BANK_DATA)" ]; then $(BIN)/python benchmarks/duplicates.py --data "$(BANK_DATA)"; \
+	else echo "duplicates: name a folder of photographs with BANK_DATA=..."; fi
 
 FILMS_DATA ?= ../shared/data/movielens-posters
 FASHION_DATA ?= ../shared/data/fashion

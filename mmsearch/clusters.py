@@ -97,7 +97,11 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A group of clusters in the hierarchy: a name, and either finer branches or, at the bottom, ids of clusters."""
+    """A group of clusters in the hierarchy, with finer ``branches`` where there are any.
+
+    Its ``name`` is made of those of its largest clusters; ``keywords`` set it apart from the other branches of its
+    level; ``clusters`` are the ids of all below it, the largest first.
+    """
 
     name: str
     keywords: tuple[str, ...]

@@ -24,8 +24,8 @@ from mmsearch.vectors import check_seed
 
 _MOST = 4
 """Maps that are kept, the latest for each filter."""
-_MARKS, _SAME = 16, 0.02
-"""Numbers of a vector by which it is known again, and what rounding, and a mean that moved a little, make of them."""
+_MARKS, _SAME = 16, 0.001
+"""Numbers of a vector by which it is known again, and what rounding makes of them."""
 _BLOCK = 20_000
 """Items that are looked at at once."""
 _KNOWN = 0.5
@@ -154,10 +154,10 @@ def _origin(view: View, chosen: Selection) -> list[str]:
 
 def _marks(chosen: Selection) -> NDArray[np.float32]:
     """The beginning of each vector, (n, at most 16), by which an item that was replaced is known."""
-    marks = np.zeros((len(chosen), min(_MARKS, chosen.rows.dim)), dtype=np.float32)
+    marks = np.zeros((len(chosen), min(_MARKS, chosen.stored.dim)), dtype=np.float32)
     for start in range(0, len(chosen), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(chosen)))
-        marks[block] = chosen.rows.take(block)[:, :_MARKS]
+        marks[block] = chosen.stored.take(block)[:, :_MARKS]
     return marks
 
 

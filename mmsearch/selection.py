@@ -66,7 +66,7 @@ class Selection:
     here have one. ``without``, (m,) ascending, are the keys of those that the filter lets through but that have none.
     ``field`` is whose vectors these are: ``picture``, ``text``, or ``both`` where some items have only a text; then
     each field is taken less its mean, since pictures and texts lie apart in the space of CLIP. ``of_space``, (n,), are
-    the rows of the items in the space of the field; empty for ``both``.
+    the rows of the items in the space of the field; empty for ``both``. ``stored`` are the vectors as they are stored.
     """
 
     store: Store
@@ -75,6 +75,7 @@ class Selection:
     without: Keys
     field: str
     of_space: Keys
+    stored: ItemVectors
 
     @classmethod
     def of(cls, store: Store, view: View, where: Filter | None = None, field: str | None = None) -> Self:
@@ -102,12 +103,14 @@ class Selection:
                 found.append((name, its, rows))
                 left = np.setdiff1d(left, its)
         if len(found) == 2:
-            return cls(store, *_joined(view, found), left, "both", left[:0])
+            its, apart, stored = _joined(view, found)
+            return cls(store, its, apart, left, "both", left[:0], stored)
         if found:
             name, its, rows = found[0]
-            return cls(store, its, ItemVectors(view.spaces[name].matrix, rows, centred=False), left, name, rows)
+            vectors = ItemVectors(view.spaces[name].matrix, rows, centred=False)
+            return cls(store, its, vectors, left, name, rows, vectors)
         nothing = ItemVectors(np.zeros((0, view.encoder.dim if view.encoder else 0), dtype=np.float32), centred=False)
-        return cls(store, left[:0], nothing, left, field or FIELDS[0], left[:0])
+        return cls(store, left[:0], nothing, left, field or FIELDS[0], left[:0], nothing)
 
     def __len__(self) -> int:
         """How many items have a vector."""
@@ -183,15 +186,16 @@ def first_rows(store: Store, view: View, field: str, keys: Keys) -> tuple[Keys, 
     return its[there], rows[first][there]
 
 
-def _joined(view: View, found: list[tuple[str, Keys, Keys]]) -> tuple[Keys, ItemVectors]:
-    """Items with vectors of either field on common ground: the keys, ascending, and the vectors."""
+def _joined(view: View, found: list[tuple[str, Keys, Keys]]) -> tuple[Keys, ItemVectors, ItemVectors]:
+    """Items with vectors of either field: the keys, ascending, their vectors on common ground, and as stored."""
     keys = np.concatenate([its for _, its, _ in found])
-    parts = []
+    parts, stored = [], []
     for name, its, rows in found:
-        every = np.arange(len(its))
-        apart = ItemVectors(view.spaces[name].matrix, rows, centred=True).take(every)
+        every, matrix = np.arange(len(its)), view.spaces[name].matrix
+        centred = ItemVectors(matrix, rows, centred=True).take(every)
+        stored.append(ItemVectors(matrix, rows, centred=False).take(every))
         # Where all are the same, nothing is left of them without their mean.
-        as_stored = ItemVectors(view.spaces[name].matrix, rows, centred=False).take(every)
-        parts.append(np.where(apart.any(axis=1, keepdims=True), apart, as_stored))
+        parts.append(np.where(centred.any(axis=1, keepdims=True), centred, stored[-1]))
     order = np.argsort(keys)
-    return keys[order], ItemVectors(np.concatenate(parts)[order], centred=False)
+    apart, as_stored = (ItemVectors(np.concatenate(one)[order], centred=False) for one in (parts, stored))
+    return keys[order], apart, as_stored

@@ -17,6 +17,8 @@ from mmsearch.types import Keys, Progress, Report, Vectors
 
 SAMPLED = 40_000
 """Members by which clusters are named."""
+_SAID = 3
+"""Names of clusters that a group of them is called by."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +41,24 @@ class Wording:
     def branches(self, levels: Sequence[Keys], ids: Mapping[int, int]) -> tuple[Branch, ...]:
         """The hierarchy, named: ``levels`` as of ``clustering.hierarchy``, ``ids`` of the clusters by label."""
         words = [self._words(level) for level in levels]
-        return _branches(levels, words, ids, np.arange(len(ids), dtype=np.int64)) if levels else ()
+        return self._branches(levels, words, ids, np.arange(len(ids), dtype=np.int64)) if levels else ()
+
+    def _branches(
+        self, levels: Sequence[Keys], words: Sequence[Sequence[tuple[str, ...]]], ids: Mapping[int, int], among: Keys
+    ) -> tuple[Branch, ...]:
+        """Branches of one level over some of the labels, the largest first."""
+        found = []
+        for group in np.unique(levels[0][among]).tolist():
+            labels = among[levels[0][among] == group]
+            below = self._branches(levels[1:], words[1:], ids, labels) if len(levels) > 1 else ()
+            clusters = tuple(ids[label] for label in labels.tolist())
+            found.append(Branch(self._called(labels), words[0][group], clusters, below))
+        return tuple(found)
+
+    def _called(self, labels: Keys) -> str:
+        """A group of clusters by the names of the largest: one word rarely says what many kinds have in common."""
+        names = list(dict.fromkeys(self.names[label] for label in labels.tolist()))
+        return ", ".join(names[:_SAID]) + (", …" if len(names) > _SAID else "")
 
     def _words(self, level: Keys) -> list[tuple[str, ...]]:
         """The keywords of each group of a level: of those of its clusters, what sets it apart from other groups."""
@@ -50,19 +69,6 @@ class Wording:
             allowed[level[label], [place[word] for word in words]] = True
         named = name_clusters(self.vectors, level[self.labels], n, self.lexicon.vectors, allowed, kin=self.kin)
         return [tuple(self.lexicon.words[word] for word in one.keywords) for one in named]
-
-
-def _branches(
-    levels: Sequence[Keys], words: Sequence[Sequence[tuple[str, ...]]], ids: Mapping[int, int], among: Keys
-) -> tuple[Branch, ...]:
-    """Branches of one level over some of the labels, the largest first."""
-    found = []
-    for group in np.unique(levels[0][among]).tolist():
-        labels = among[levels[0][among] == group]
-        below = _branches(levels[1:], words[1:], ids, labels) if len(levels) > 1 else ()
-        keywords = words[0][group]
-        found.append(Branch(keywords[0], keywords, tuple(ids[label] for label in labels.tolist()), below))
-    return tuple(found)
 
 
 def worded(

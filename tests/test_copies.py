@@ -237,6 +237,21 @@ def test_a_copy_whose_twin_is_gone_is_looked_at_by_the_file_that_is_left(engine,
     assert engine.duplicates()[0].scores == scores
 
 
+def test_pictures_in_a_zip_file_are_compared_and_judged_too(engine, folder, toy):
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for name, image in (("whole", photo(0)), ("half", half(photo(0))), ("other", photo(1))):
+            buffer = BytesIO()
+            image.save(buffer, "PNG")
+            archive.writestr(f"{name}.png", buffer.getvalue())
+    names = ("whole", "half", "other")
+    toy.dataset(folder, [{"id": name, "image": f"images.zip/{name}.png", "split": name} for name in names])
+    engine.add_folder(folder)
+    assert told(engine.duplicates()) == [("near", "whole", {"half"})]
+    assert [set(leak.splits) for leak in engine.leaks()] == [{"whole", "half"}]
+    (folder / "images.zip").unlink()
+    assert told(engine.duplicates()) == [("near", "whole", {"half"})]
+
+
 def test_removed_items_are_in_no_group(photos):
     photos.remove(["0 fine.jpg", "0 coarse.jpg", "0 half.jpg"])
     assert {item.id[0] for group in photos.duplicates() for item in group.items} == {"1", "2"}
@@ -306,6 +321,18 @@ def test_copies_across_splits_are_leaks_the_surest_first(splits):
         assert leak.splits == tuple(item.metadata["split"] for item in leak.items)
         assert leak.splits[0] != leak.splits[1]
         assert 0 < leak.score <= 1
+
+
+def test_the_same_bytes_in_two_splits_leak_for_sure_whatever_else_is_like_them(engine):
+    engine.add(
+        [
+            Item("large", image=photo(0), metadata={"split": "a"}),
+            Item("small", image=half(photo(0)), metadata={"split": "b"}),
+            Item("same", image=half(photo(0)), metadata={"split": "c"}),
+        ]
+    )
+    first = engine.leaks()[0]
+    assert ({item.id for item in first.items}, first.score) == ({"small", "same"}, 1)
 
 
 def test_each_couple_is_told_once(splits):

@@ -85,7 +85,7 @@ def spoilt_files():
         "fewer": {"words": words, "vectors": good[:2]},
         "nan": {"words": words, "vectors": np.full_like(good, np.nan)},
         "zero": {"words": words, "vectors": np.zeros_like(good)},
-        "letters": {"words": words, "vectors": good.astype(str)},
+        "letters": {"words": words, "vectors": np.full((3, 32), "x")},
         "no json": {"words": words[:9], "vectors": good},
         "a number": {"words": np.frombuffer(b"7", dtype=np.uint8), "vectors": good},
     }

@@ -45,7 +45,8 @@
     dragmode: "pan",
     hovermode: "closest",
     showlegend: true,
-    legend: { itemsizing: "constant", font: { size: 12 } },
+    legend: { itemsizing: "constant", font: { size: 12 }, y: 0.95 },
+    modebar: { bgcolor: "rgba(255,255,255,0)", color: "#9a9aa2", activecolor: "#18181c" },
     annotations: labels(() => true),
   };
   const config = { scrollZoom: true, responsive: true, displaylogo: false };

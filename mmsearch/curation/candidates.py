@@ -24,7 +24,7 @@ MAX_BITS = 7
 _BANDS, _WIDTH = 4, 16
 _BLOCK = 2_000_000
 """Candidates held at once: about 100 MB with what is computed of them."""
-_ASKED = 1024
+_ASKED = 8192
 """Positions whose neighbours are asked for at once."""
 _MIRROR = np.uint64(0x5555555555555555)
 """The terms of odd waves along the rows: the second, fourth, ... bit of each byte, the first being the highest."""

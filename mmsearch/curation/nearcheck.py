@@ -56,7 +56,7 @@ class Limits:
     far_bits: int = 20
     far_uneven: float = 12.0
     edges: float = 0.85
-    part: float = 0.92
+    part: float = 0.93
 
     def __post_init__(self) -> None:
         """Check the ranges."""

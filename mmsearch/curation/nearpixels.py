@@ -72,7 +72,7 @@ def _found(
 ) -> NDArray[np.float32]:
     """The best correlation of parts, shrunk to a side, with any place of the wholes."""
     shrink = _shrinking(side)
-    slopes = _slopes(shrink @ part @ shrink.T)
+    slopes = _slopes(np.asarray(shrink @ part @ shrink.T, dtype=np.float32))
     padded = np.zeros((len(part), 2, SIDE, SIDE), dtype=np.float32)
     padded[:, :, :side, :side] = slopes
     room = SIDE - side + 1
