@@ -19,7 +19,7 @@ from mmsearch.looking import Looker
 from mmsearch.mapping import Mapper
 from mmsearch.ranking import Ranker
 from mmsearch.recommending import Recommending
-from mmsearch.selection import check_field
+from mmsearch.selection import check_field, labels_of
 from mmsearch.store import Store
 from mmsearch.types import Item, Report
 
@@ -291,7 +291,7 @@ class Analysing(Recommending):
         if isinstance(labels, str):
             raise InvalidInput(f"expected a list of fields as labels, got the str {labels!r}: put it in brackets")
         for field in labels:
-            self.check_field(field)
+            labels_of(self._store, (), field)
         groups = self.clusters(n, where=where, vocabulary=vocabulary, seed=seed, progress=progress)
         portrait = Portrait(
             title=self._store.path.resolve().name,

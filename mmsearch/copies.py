@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from pathlib import Path
 
 import numpy as np
 
@@ -13,9 +14,11 @@ from mmsearch.catalog import LookBook, PictureRow
 from mmsearch.curation.near import Pairs, groups_of, near_pairs
 from mmsearch.curation.nearpairs import joined, ordered
 from mmsearch.curation.nearpixels import SIDE, Thumbnails, thumbnail
-from mmsearch.files import size_of
+from mmsearch.errors import MMSearchError
+from mmsearch.files import read_bytes
 from mmsearch.filters import Filter
 from mmsearch.findings import DuplicateGroup, Leak
+from mmsearch.images import MAX_BYTES
 from mmsearch.looking import Looker, first_opened
 from mmsearch.overlap import ahead
 from mmsearch.perceptual import split
@@ -28,19 +31,24 @@ from mmsearch.types import Item, Keys, Report
 _NEIGHBOURS = 10
 """Nearest pictures by vector that are looked at beside those with like hashes."""
 _SOFT = 0.75
-"""A copy with less than this share of the sharpness of another one of its size is not the one to keep. Compression
-makes a difference of some per cent, blur a larger one."""
+"""A copy with less than this share of the sharpness, times contrast, of another one of its size is not the one to keep.
+Compression makes a difference of some per cent; blur, and loss of light, a larger one."""
 _REMEMBERED = 20_000
 """Thumbnails that are kept ready: 80 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Keys of copies, the best first, and how alike each is to it; ``exact`` if all have the same content."""
+    """Keys of copies, the best first, and how alike each is to it; those with equal ``contents`` are the same file."""
 
     keys: tuple[int, ...]
     scores: tuple[float, ...]
-    exact: bool
+    contents: tuple[int, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether all have the same content."""
+        return len(set(self.contents)) == 1
 
 
 class Copies:
@@ -139,31 +147,44 @@ class Copies:
     ) -> _Group:
         """A group of near copies, the best one first; identical files follow each other."""
         soft = self._soft(list(members.values()))
+        # Bytes tell how much of a picture was kept only among files of one format.
+        formats = {one.path.suffix.lower() if one.path is not None else "" for one in members.values()}
 
         def worth(number: int) -> tuple[float, ...]:
             one = members[number]
-            size = size_of(one.path) if one.path is not None else 0
+            size = _bytes(one.path) if len(formats) == 1 else 0
             return (-one.width * one.height, one.content in soft, -size, one.key)
 
         best = min(members, key=worth)
         scores = _from(best, members, alike)
-        keys, told = [], []
+        keys, told, contents = [], [], []
         for number in sorted(members, key=lambda number: (number != best, -scores[number], *worth(number))):
             for copy in owners[members[number].content]:
                 keys.append(copy.key)
                 told.append(scores[number])
-        return _Group(tuple(keys), tuple(told), False)
+                contents.append(number)
+        return _Group(tuple(keys), tuple(told), tuple(contents))
 
     def _soft(self, pictures: Sequence[PictureRow]) -> set[bytes]:
-        """Those that are clearly less sharp than another one of their size; where no two are of a size, none."""
+        """Those that show clearly less than another one of their size; where no two are of a size, none."""
         sizes = Counter((one.width, one.height) for one in pictures)
         rivals = [one for one in pictures if sizes[one.width, one.height] > 1]
-        sharp = {content: looks.sharpness for content, looks in self._looker.looks(rivals).items()} if rivals else {}
+        looks = self._looker.looks(rivals) if rivals else {}
+        # Sharpness does not depend on contrast, but a picture that has lost its contrast shows less.
+        shows = {content: its.sharpness * its.contrast for content, its in looks.items()}
         best: dict[tuple[int, int], float] = {}
         for one in rivals:
             size = (one.width, one.height)
-            best[size] = max(best.get(size, 0.0), sharp.get(one.content, 0.0))
-        return {one.content for one in rivals if sharp.get(one.content, 0.0) < _SOFT * best[one.width, one.height]}
+            best[size] = max(best.get(size, 0.0), shows.get(one.content, 0.0))
+        return {one.content for one in rivals if shows.get(one.content, 0.0) < _SOFT * best[one.width, one.height]}
+
+
+def _bytes(path: Path | None) -> int:
+    """The size of a picture's file, also inside of a zip file; 0 if it cannot be read."""
+    try:
+        return 0 if path is None else len(read_bytes(path, MAX_BYTES))
+    except MMSearchError:
+        return 0
 
 
 def _from(best: int, members: Collection[int], alike: _Alike) -> dict[int, float]:
@@ -221,18 +242,21 @@ def _links(pairs: Pairs) -> _Alike:
 
 
 def _same(keys: Sequence[int]) -> _Group:
-    return _Group(tuple(keys), (1.0,) * len(keys), True)
+    return _Group(tuple(keys), (1.0,) * len(keys), (0,) * len(keys))
 
 
 def _leaks(group: _Group, items: Mapping[int, Item], labels: Mapping[str, str | None]) -> Iterator[Leak]:
-    """Each item of a group beside the first one that is in another split."""
+    """Each item of a group beside the first one that is in another split, the same file if there is one."""
+    splits = [labels[items[key].id] for key in group.keys]
     told: set[frozenset[int]] = set()
-    for key, score in zip(group.keys, group.scores, strict=True):
-        own = labels[items[key].id]
-        for other, its in zip(group.keys, group.scores, strict=True):
-            label = labels[items[other].id]
-            pair = frozenset((key, other))
-            if own is not None and label is not None and own != label and pair not in told:
-                told.add(pair)
-                yield Leak((items[other], items[key]), (label, own), min(score, its))
-                break
+    for n, own in enumerate(splits):
+        others = [m for m, its in enumerate(splits) if own is not None and its is not None and own != its]
+        if not others:
+            continue
+        other = min(others, key=lambda m: (group.contents[m] != group.contents[n], m))
+        if frozenset((n, other)) not in told:
+            told.add(frozenset((n, other)))
+            same = group.contents[n] == group.contents[other]
+            pair = (items[group.keys[other]], items[group.keys[n]])
+            score = 1.0 if same else min(group.scores[n], group.scores[other])
+            yield Leak(pair, (splits[other] or "", own or ""), score)

@@ -22,7 +22,7 @@ class DuplicateGroup:
 
     @property
     def best(self) -> Item:
-        """The copy to keep: the most pixels, then the sharpest, then the largest file."""
+        """The copy to keep: the most pixels, then not clearly less sharp or rich in contrast, then the largest file."""
         return self.items[0]
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from mmsearch.clustering import Grouping, Matching, agreement, border, central, group, hierarchy, match, odd, quality
 from mmsearch.clustering.blocks import blocks
 from mmsearch.clusters import NOISE, Change, Cluster, Clustering, Exemplars, Quality
-from mmsearch.errors import StoreError
+from mmsearch.errors import InvalidInput, StoreError
 from mmsearch.filters import Filter
 from mmsearch.lexicon import Vocabulary, check_vocabulary
 from mmsearch.pastclusters import Past, PastClusters
@@ -76,6 +76,8 @@ class Grouper:
 
     def agreement(self, found: Clustering, field: str) -> dict[str, float]:
         """How well clusters go with a metadata field. See ``Engine.cluster_agreement``."""
+        if not isinstance(found, Clustering):
+            raise InvalidInput(f"expected clusters as engine.clusters gives them, got {type(found).__name__}")
         with self._store.reading():
             by_id = labels_of(self._store, list(found.labels), field)
         return agreement(np.fromiter(found.labels.values(), dtype=np.int64), by_id)
@@ -125,13 +127,10 @@ def _most_central_first(chosen: Selection, members: Keys, grouping: Grouping, la
 
 def _exemplars(chosen: Selection, members: Keys, grouping: Grouping, label: int) -> Exemplars:
     rows, centres = chosen.rows, grouping.centres
-    # Small clusters have no border or odd ones beside their central ones.
-    most = max(0, len(members) - _CENTRAL)
-    shown = (
-        central(rows, members, centres[label], _CENTRAL),
-        border(rows, members, centres, label, min(_BORDER, most)),
-        odd(rows, members, centres[label], min(_ODD, most)),
-    )
+    shown = [central(rows, members, centres[label], _CENTRAL)]
+    # What is shown as central is neither odd nor on the border; small clusters have nothing else.
+    shown.append(border(rows, np.setdiff1d(members, shown[0]), centres, label, _BORDER))
+    shown.append(odd(rows, np.setdiff1d(members, np.concatenate(shown)), centres[label], _ODD))
     return Exemplars(*(_tuple(chosen, positions) for positions in shown))
 
 

@@ -171,7 +171,7 @@ def labels_of(store: Store, ids: Sequence[str], field: str) -> list[str | None]:
         value = item.metadata.get(field)
         if value is not None and value != "" and not isinstance(value, list | dict):
             values[item.id] = str(value)
-    if ids and not values:
+    if not values and len(store.catalog):
         raise InvalidInput(
             f"expected a metadata field with one value an item, got {field!r}, which holds a list or none"
         )

@@ -150,7 +150,9 @@ def test_vocabularies_are_names_or_words(vocabulary):
     assert check_vocabulary(vocabulary) is None
 
 
-@pytest.mark.parametrize("vocabulary", ["", "nouns", [], [" "], [None], [b"a"], {"a"}, {"a": 1}, iter("ab"), 3, b"ab"])
+@pytest.mark.parametrize(
+    "vocabulary", ["", "nouns", [], ["a" * 5_000], [" "], [None], [b"a"], {"a"}, {"a": 1}, iter("ab"), 3, b"ab"]
+)
 def test_anything_else_is_refused(vocabulary):
     with pytest.raises(InvalidInput, match="vocabulary"):
         check_vocabulary(vocabulary)

@@ -128,8 +128,8 @@ def words_of(vocabulary: str | None) -> Vocabulary:
     if vocabulary is None or vocabulary in (GENERAL, COLLECTION):
         return vocabulary
     try:
-        lines = Path(vocabulary).expanduser().read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        lines = Path(vocabulary).expanduser().read_text("utf-8-sig").splitlines()
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the home of nobody
         raise InvalidInput(
             f"expected --vocabulary as general, collection or a text file with a word a line, got {vocabulary!r}"
         ) from error

@@ -12,17 +12,17 @@ from mmsearch.vectors import SCORE_DECIMALS
 
 _POOL = 500
 """The most central members, of which varied ones are chosen."""
-_SHARE, _EACH = 0.5, 4
-"""No more than this share of the members is called central, or so many times as many as are asked for."""
+_SHARE = 0.6
+"""No more than this share of the members is called central."""
 
 
 def central(rows: VectorRows, members: Keys, centre: Vectors, n: int) -> Keys:
     """Positions of up to n members: the medoid, then central ones that are unlike those before.
 
     The member with the highest cosine to the centre has the highest mean cosine to all members, if the centre is the
-    direction of their mean: it is the medoid. The others are chosen from the more central half of the members, or 4n
-    if that is more, but at most 500 (n, if that is more): again and again the one whose largest cosine to a chosen one
-    is the smallest (Gonzalez, Theor. Comput. Sci. 38, 1985).
+    direction of their mean: it is the medoid. The others are chosen from the more central 60% of the members, at most
+    500 (n, if that is more): again and again the one whose largest cosine to a chosen one is the smallest (Gonzalez,
+    Theor. Comput. Sci. 38, 1985).
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def central(rows: VectorRows, members: Keys, centre: Vectors, n: int) -> Keys:
     """
     alike = _cosines(rows, members, centre[None, :])[:, 0]
     order = np.lexsort((members, -alike))
-    pool = order[: max(n, min(_POOL, max(_EACH * n, int(np.ceil(_SHARE * len(order))))))]
+    pool = order[: max(n, min(_POOL, int(np.ceil(_SHARE * len(order)))))]
     vectors = rows.take(members[pool])
     nearest = np.full(len(pool), -1.0)
     chosen: list[int] = []

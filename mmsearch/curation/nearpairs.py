@@ -12,6 +12,8 @@ from mmsearch.errors import InvalidInput
 from mmsearch.types import Keys
 
 SAME, NEAR, CROP, MIRRORED = range(4)
+_TURNED = 0.5
+"""What a mirrored partner counts: of a picture, its copies and its mirror image, the picture is to be the centre."""
 KINDS = ("same", "near", "crop", "mirrored")
 """What the codes of `Pairs.kind` stand for.
 
@@ -115,7 +117,8 @@ def groups_of(n: int, pairs: Pairs) -> list[Keys]:
     leader = _merged(n, pairs)
     one, other = leader[pairs.first], leader[pairs.second]
     apart = one != other
-    centre = _stars(n, one[apart], other[apart], pairs.score[apart].astype(np.float64))[leader]
+    weights = pairs.score.astype(np.float64) * np.where(pairs.kind == MIRRORED, _TURNED, 1.0)
+    centre = _stars(n, one[apart], other[apart], weights[apart])[leader]
     order = np.argsort(centre, kind="stable")
     cuts = np.flatnonzero(np.diff(centre[order])) + 1
     groups = [np.asarray(group, dtype=np.int64) for group in np.split(order, cuts) if len(group) > 1]
