@@ -159,6 +159,7 @@ class Check:
         alike = scores >= self.limits.edges
         kinds = np.where(alike & (pairs.kind == CROP), NEAR, pairs.kind)
         cut = np.flatnonzero(~alike & ((kinds == NEAR) | (kinds == CROP)))
+        cut = cut[self._vouched(pairs.first[cut], pairs.second[cut], np.ones(len(cut), dtype=np.bool_))]
         for start in range(0, len(cut), _PARTS):
             at = cut[start : start + _PARTS]
             scores[at] = part_edges(first[at], second[at])
