@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/curation.py --data ../shared/data --store /tmp/stores --part labels outliers coverage looks
+    python benchmarks/curation.py --data ../shared/data --store stores --part labels outliers coverage looks
 
 - ``labels``: 5% of a label's values are changed, by seed; the first half of the pictures was used to choose the
   settings, the second is reported. Baseline: the share of the 15 nearest neighbours with another label.

@@ -194,12 +194,25 @@ class Analysing(Recommending):
         """
         return self._curator.outliers(k, where=where, methods=methods, seed=seed, report=progress)
 
-    def flaws(self, *, where: Filter | None = None, progress: Report | None = None) -> list[Flaw]:
+    def flaws(self, *, where: Filter | None = None, method: str = "own", progress: Report | None = None) -> list[Flaw]:
         """What is wrong with pictures: dark, bright, blurred, empty, of an odd aspect, small; by kind, worst first.
 
         Every picture has to be opened for it once; what was measured is kept, and an interrupted call goes on.
+
+        Parameters
+        ----------
+        method
+            ``own``, or ``cleanvision`` for the scores and limits of that package (``pip install
+            'mmsearch[cleanvision]'``), which tells ``large`` ones too and opens every picture each time.
+
+        Raises
+        ------
+        InvalidInput
+            For another method or a bad filter.
+        MissingDependency
+            For ``cleanvision`` where that is not installed.
         """
-        return self._looker.flaws(where, progress)
+        return self._looker.flaws(where, progress, method)
 
     def suspects(
         self, field: str, k: int | None = None, *, where: Filter | None = None, progress: Report | None = None

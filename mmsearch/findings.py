@@ -56,7 +56,8 @@ class Outlier:
 class Flaw:
     """What is wrong with a picture. ``value`` is what was measured, ``limit`` from where on it counts as a flaw.
 
-    ``kind`` is ``dark``, ``bright``, ``blurred``, ``empty`` (next to no information), ``aspect`` or ``small``.
+    ``kind`` is ``dark``, ``bright``, ``blurred``, ``empty`` (next to no information), ``aspect`` or ``small``; by
+    cleanvision also ``large``, and then the values are its scores, 0 for the worst.
     """
 
     item: Item

@@ -120,7 +120,7 @@ class VisionCheck:
             its, params = self._properties[issue], self._params[issue]
             scores = its.get_scores(raw_scores=table[its.score_columns], issue_type=issue, **params)
             # The limit of odd sizes is settled only while they are scored.
-            limit = float(params["threshold"] if "threshold" in params else its.threshold)
+            limit = float(its.threshold if issue == "odd_size" else params["threshold"])
             marked = its.mark_issue(scores, issue, limit).to_numpy()[:, 0]
             values = np.abs(scores.to_numpy()[:, 0])  # an entropy of nothing is -0.0
             large = self._is_large(measured) if issue == "odd_size" else np.zeros(len(measured), dtype=bool)

@@ -118,7 +118,7 @@ def test_troubles_of_the_store_are_one_family():
         ("duplicates", ["*where", "*mirrored", "*progress"]),
         ("leaks", ["field", "*where", "*progress"]),
         ("outliers", ["k", "*where", "*methods", "*seed", "*progress"]),
-        ("flaws", ["*where", "*progress"]),
+        ("flaws", ["*where", "*method", "*progress"]),
         ("suspects", ["field", "k", "*where", "*progress"]),
         ("sample", ["n", "*method", "*where", "*chosen", "*seed"]),
         ("report", ["file", "*n", "*labels", "*where", "*vocabulary", "*seed", "*progress"]),

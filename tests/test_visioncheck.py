@@ -1,12 +1,14 @@
 """Flaws as the package cleanvision finds them."""
 
+import json
 import sys
 import zipfile
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from mmsearch import Item
 from mmsearch.errors import InvalidInput, MissingDependency
@@ -35,17 +37,13 @@ def scene(seed=7, side=300):
     return Image.blend(coarse.resize((side, side), Image.Resampling.NEAREST), fine, 0.2)
 
 
-def pale(share):
-    return Image.blend(scene(), Image.new("RGB", (300, 300), "white"), share)
-
-
 def draw(folder):
     """Pictures that are fine, of two sizes, and one with each flaw, named for it."""
     for n in range(12):
         scene(n, 280 + 40 * (n % 2)).save(folder / f"good {n}.png")
     ImageEnhance.Brightness(scene()).enhance(0.2).save(folder / "dark.png")
-    pale(0.98).save(folder / "bright.png")
-    scene().filter(ImageFilter.GaussianBlur(40)).save(folder / "blurred.png")
+    Image.blend(scene(), Image.new("RGB", (300, 300), "white"), 0.98).save(folder / "bright.png")
+    ImageOps.autocontrast(scene().filter(ImageFilter.GaussianBlur(12))).save(folder / "blurred.png")
     scene().crop((0, 0, 300, 90)).resize((560, 168)).save(folder / "aspect.png")
     scene().quantize(2).convert("RGB").save(folder / "empty.png")
     scene().resize((40, 40)).save(folder / "small.png")
@@ -95,7 +93,7 @@ def test_the_answers_are_those_that_cleanvision_gives_by_itself(flawed, folder):
     lab = Imagelab(filepaths=[str(path) for path in sorted(folder.iterdir())], verbose=False)
     lab.find_issues({issue: {} for issue in OURS}, n_jobs=1, verbose=False)
     expected = {
-        (kind, path.rsplit("/", 1)[-1]): score
+        (kind, Path(path).name): score
         for issue, kind in OURS.items()
         for path, score in lab.issues.loc[lab.issues[f"is_{issue}_issue"], f"{issue}_score"].items()
     }
@@ -128,13 +126,15 @@ def test_whether_a_size_is_odd_goes_by_what_passes_the_filter(flawed):
 
 @with_cleanvision
 def test_pictures_are_read_from_zip_files_too(flawed, folder, tmp_path, open_engine):
-    packed = tmp_path / "packed.zip"
-    with zipfile.ZipFile(packed, "w") as archive:
-        for path in sorted(folder.iterdir()):
-            archive.write(path, path.name)
+    names = sorted(path.name for path in folder.iterdir())
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        for name in names:
+            archive.write(folder / name, name)
+    table = tmp_path / "items.jsonl"
+    table.write_text("".join(json.dumps({"id": name, "image": f"packed.zip/{name}"}) + "\n" for name in names))
     zipped = open_engine("zipped")
-    zipped.add_folder(packed)
-    told = [(one.kind, one.item.id.rsplit("/", 1)[-1], one.value, one.limit) for one in flaws(zipped)]
+    zipped.add_folder(table)
+    told = [(one.kind, one.item.id, one.value, one.limit) for one in flaws(zipped)]
     assert told == [(one.kind, one.item.id, one.value, one.limit) for one in flaws(flawed)]
 
 

@@ -85,6 +85,7 @@ def outliers(
 
 def flaws(
     where: options.Where = None,
+    method: Annotated[str, typer.Option("--method", help="own, or cleanvision with that package.")] = "own",
     json: options.Json = False,
     sheet: options.Sheet = None,
     store: options.Store = None,
@@ -94,7 +95,7 @@ def flaws(
 
     with options.open_engine(store) as engine:
         with progress(quiet=json) as bar:
-            found = engine.flaws(where=where, progress=bar)
+            found = engine.flaws(where=where, method=method, progress=bar)
         told = [{"id": one.item.id, "kind": one.kind, "value": one.value, "limit": one.limit} for one in found]
         rows = [(one.kind, f"{one.value:.3g}", one.item.id) for one in found]
         kinds = dict.fromkeys(one.kind for one in found)
