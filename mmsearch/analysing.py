@@ -66,8 +66,9 @@ class Analysing(Recommending):
         Returns
         -------
         Clustering
-            The groups, largest first. A group that was there the last time (with the same filter) has the id and the
-            name that it had, and ``changes`` says what grew, split, merged or vanished.
+            The groups, largest first. A group that was there the last time (with the same filter, and if there was one
+            the same n and method) has the id that it had, and the name if that is still one of its keywords;
+            ``changes`` says what grew, split, merged or vanished.
 
         Raises
         ------
@@ -119,7 +120,7 @@ class Analysing(Recommending):
             ``pca``, ``umap`` or ``pacmap`` (the last two with ``pip install 'mmsearch[analysis]'``); ``auto``: by size
             and by what is installed, or the map that is kept.
         where
-            Only the items that pass this filter; each filter has a map of its own.
+            Only the items that pass this filter; each filter, and each method, has a map of its own.
         clusters
             Whose colours and names the map shows; None: the latest clustering with this filter, if there was one.
         refit
@@ -140,8 +141,8 @@ class Analysing(Recommending):
         """Groups of items that show the same picture, the copy to keep first; the largest groups first.
 
         Copies are found by what was stored when pictures were added: their content, the hash of their shapes and
-        colours, and their vectors. So resized, recompressed and slightly cropped copies are found without opening a
-        file. Items without a picture are copies if they have the same text.
+        colours, and their vectors; then pictures that may be copies are opened and held against each other. Items
+        without a picture are copies if they have the same text.
 
         Parameters
         ----------

@@ -19,7 +19,7 @@ class Quality:
     Attributes
     ----------
     silhouette
-        How much nearer members are to their own cluster than to the next one, by cosine, on a sample: -1 to 1
+        How much nearer members are to their own cluster than to the next one, by cosine: -1 to 1
         (Rousseeuw, J. Comput. Appl. Math. 20, 1987). 0 where there is only one cluster.
     cohesion
         The mean cosine of members to the cluster's centre.

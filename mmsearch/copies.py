@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -96,7 +96,9 @@ class Copies:
         pairs = self._pairs(view, hashed, owners, mirrored, report)
         near = groups_of(len(hashed), pairs)
         alike = _links(pairs)
-        groups = [self._ordered({n: hashed[n] for n in group.tolist()}, owners, alike) for group in near]
+        members = [{n: hashed[n] for n in group.tolist()} for group in near]
+        soft = self._soft(members)
+        groups = [_ordered(one, owners, alike, soft) for one in members]
         joined = {hashed[n].content for group in near for n in group.tolist()}
         for content, its in owners.items():
             if content not in joined and len(its) > 1:
@@ -142,41 +144,54 @@ class Copies:
 
         return vectors, neighbours
 
-    def _ordered(
-        self, members: Mapping[int, PictureRow], owners: Mapping[bytes, list[PictureRow]], alike: _Alike
-    ) -> _Group:
-        """A group of near copies, the best one first; identical files follow each other."""
-        soft = self._soft(list(members.values()))
-        # Bytes tell how much of a picture was kept only among files of one format.
-        formats = {one.path.suffix.lower() if one.path is not None else "" for one in members.values()}
-
-        def worth(number: int) -> tuple[float, ...]:
-            one = members[number]
-            size = _bytes(one.path) if len(formats) == 1 else 0
-            return (-one.width * one.height, one.content in soft, -size, one.key)
-
-        best = min(members, key=worth)
-        scores = _from(best, members, alike)
-        keys, told, contents = [], [], []
-        for number in sorted(members, key=lambda number: (number != best, -scores[number], *worth(number))):
-            for copy in owners[members[number].content]:
-                keys.append(copy.key)
-                told.append(scores[number])
-                contents.append(number)
-        return _Group(tuple(keys), tuple(told), tuple(contents))
-
-    def _soft(self, pictures: Sequence[PictureRow]) -> set[bytes]:
-        """Those that show clearly less than another one of their size; where no two are of a size, none."""
-        sizes = Counter((one.width, one.height) for one in pictures)
-        rivals = [one for one in pictures if sizes[one.width, one.height] > 1]
-        looks = self._looker.looks(rivals) if rivals else {}
+    def _soft(self, groups: Sequence[Mapping[int, PictureRow]]) -> set[bytes]:
+        """Pictures that show clearly less than another one of their group that has their size."""
+        rivals = [_of_a_size(members.values()) for members in groups]
+        every = [one for its in rivals for same in its for one in same]
+        looks = self._looker.looks(every) if every else {}
         # Sharpness does not depend on contrast, but a picture that has lost its contrast shows less.
         shows = {content: its.sharpness * its.contrast for content, its in looks.items()}
-        best: dict[tuple[int, int], float] = {}
-        for one in rivals:
-            size = (one.width, one.height)
-            best[size] = max(best.get(size, 0.0), shows.get(one.content, 0.0))
-        return {one.content for one in rivals if shows.get(one.content, 0.0) < _SOFT * best[one.width, one.height]}
+        soft: set[bytes] = set()
+        for its in rivals:
+            for same in its:
+                best = max(shows.get(one.content, 0.0) for one in same)
+                soft |= {one.content for one in same if shows.get(one.content, 0.0) < _SOFT * best}
+        return soft
+
+
+def _of_a_size(pictures: Collection[PictureRow]) -> list[list[PictureRow]]:
+    """The pictures that are not the only one of their size, together with those of the same."""
+    sizes: dict[tuple[int, int], list[PictureRow]] = defaultdict(list)
+    for one in pictures:
+        sizes[one.width, one.height].append(one)
+    return [same for same in sizes.values() if len(same) > 1]
+
+
+def _ordered(
+    members: Mapping[int, PictureRow], owners: Mapping[bytes, list[PictureRow]], alike: _Alike, soft: Collection[bytes]
+) -> _Group:
+    """A group of near copies, the best one first; identical files follow each other."""
+    # Bytes tell how much of a picture was kept only among files of one format and size.
+    rivals = {one.key for same in _of_a_size(members.values()) for one in same if len(_formats(same)) == 1}
+    bytes_of = {one.key: _bytes(one.path) for one in members.values() if one.key in rivals}
+
+    def worth(number: int) -> tuple[float, ...]:
+        one = members[number]
+        return (-one.width * one.height, one.content in soft, -bytes_of.get(one.key, 0), one.key)
+
+    best = min(members, key=worth)
+    scores = _from(best, members, alike)
+    keys, told, contents = [], [], []
+    for number in sorted(members, key=lambda number: (number != best, -scores[number], *worth(number))):
+        for copy in owners[members[number].content]:
+            keys.append(copy.key)
+            told.append(scores[number])
+            contents.append(number)
+    return _Group(tuple(keys), tuple(told), tuple(contents))
+
+
+def _formats(pictures: Sequence[PictureRow]) -> set[str]:
+    return {one.path.suffix.lower() if one.path is not None else "" for one in pictures}
 
 
 def _bytes(path: Path | None) -> int:
@@ -248,15 +263,26 @@ def _same(keys: Sequence[int]) -> _Group:
 def _leaks(group: _Group, items: Mapping[int, Item], labels: Mapping[str, str | None]) -> Iterator[Leak]:
     """Each item of a group beside the first one that is in another split, the same file if there is one."""
     splits = [labels[items[key].id] for key in group.keys]
+    among = _firsts(splits, [0] * len(splits))
+    among_same = _firsts(splits, group.contents)
     told: set[frozenset[int]] = set()
     for n, own in enumerate(splits):
-        others = [m for m, its in enumerate(splits) if own is not None and its is not None and own != its]
-        if not others:
+        if own is None:
             continue
-        other = min(others, key=lambda m: (group.contents[m] != group.contents[n], m))
-        if frozenset((n, other)) not in told:
-            told.add(frozenset((n, other)))
-            same = group.contents[n] == group.contents[other]
-            pair = (items[group.keys[other]], items[group.keys[n]])
-            score = 1.0 if same else min(group.scores[n], group.scores[other])
-            yield Leak(pair, (splits[other] or "", own or ""), score)
+        others = [*among_same[group.contents[n]].items(), *among[0].items()]
+        other = next((place for its, place in others if its != own), None)
+        if other is None or frozenset((n, other)) in told:
+            continue
+        told.add(frozenset((n, other)))
+        same = group.contents[n] == group.contents[other]
+        score = 1.0 if same else min(group.scores[n], group.scores[other])
+        yield Leak((items[group.keys[other]], items[group.keys[n]]), (splits[other] or "", own), score)
+
+
+def _firsts(splits: Sequence[str | None], kinds: Sequence[int]) -> dict[int, dict[str, int]]:
+    """By kind, the first places of two splits: one of them is another than any given split."""
+    found: dict[int, dict[str, int]] = defaultdict(dict)
+    for place, (own, kind) in enumerate(zip(splits, kinds, strict=True)):
+        if own is not None and own not in found[kind] and len(found[kind]) < 2:
+            found[kind][own] = place
+    return found

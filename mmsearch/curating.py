@@ -16,8 +16,8 @@ from mmsearch.store import Store, View
 from mmsearch.types import Item, Keys, Report, Vectors
 from mmsearch.vectors import check_k, check_seed
 
-_EXACT = 20_000
-"""Up to so many items, nearest ones are found by looking at all of them."""
+_EXACT = 50_000
+"""Up to so many labelled items, nearest ones are found by looking at all of them: half a minute."""
 _VOTES = 30
 """Neighbours that have a say on a label."""
 _SPARE = 20
@@ -67,7 +67,8 @@ class Curator:
         with self._store.reading() as view:
             chosen = Selection.of(self._store, view, where)
             labels = labels_of(self._store, chosen.ids(), field)
-            near = _Near(view, chosen) if len(chosen) > _EXACT and chosen.field in view.spaces else None
+            many = sum(label is not None for label in labels) > _EXACT and chosen.field in view.spaces
+            near = _Near(view, chosen) if many else None
             found = mislabels.suspects(chosen.rows, labels, near, k=_VOTES, report=report)
             told = np.flatnonzero(found.likely)[:k]
             items = list(chosen.items(found.positions[told]))
@@ -104,18 +105,20 @@ class Curator:
 
 
 class _Near:
-    """Nearest items through the index of a space, for large collections."""
+    """Nearest items through the index of a space, for large collections. Items of one picture share a row."""
 
     def __init__(self, view: View, chosen: Selection) -> None:
         self._space = view.spaces[chosen.field]
         self._chosen = chosen
-        self._owners = np.full(self._space.record.rows, -1, dtype=np.int64)
-        self._owners[chosen.of_space] = np.arange(len(chosen))
+        self._order = np.argsort(chosen.of_space, kind="stable").astype(np.int64)
+        self._rows = chosen.of_space[self._order]
 
     def __call__(self, positions: Keys) -> list[tuple[Keys, Vectors]]:
-        found = self._space.search(self._chosen.rows.take(positions), _VOTES + _SPARE)
         answers = []
-        for neighbors in found:
-            owners = self._owners[neighbors.keys]
-            answers.append((owners[owners >= 0], neighbors.scores[owners >= 0]))
+        for neighbors in self._space.search(self._chosen.rows.take(positions), _VOTES + _SPARE):
+            first = np.searchsorted(self._rows, neighbors.keys, side="left")
+            counts = np.searchsorted(self._rows, neighbors.keys, side="right") - first
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            owners = self._order[np.repeat(first, counts) + within]
+            answers.append((owners, np.repeat(neighbors.scores, counts)))
         return answers

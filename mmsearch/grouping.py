@@ -47,8 +47,9 @@ class Grouper:
         with self._store.reading() as view:
             chosen = Selection.of(self._store, view, where)
             grouping = group(chosen.rows, n, method=method, seed=seed, report=report)
-            past = self.past.get(where)
-            matching = _matched(past, chosen, grouping)
+            asked = f"{n} {method}"
+            past = self.past.get(where, asked)
+            matching = _matched(past, chosen, grouping, self.past.next_id())
             former = {label: past.names[id] for label, id in matching.ids.items() if past and id in past.names}
             words = worded(chosen, grouping, vocabulary, former, self._ranker.collection, seed, report)
             overall, each = quality(chosen.rows, grouping, seed=seed)
@@ -69,7 +70,7 @@ class Grouper:
                 notes=_notes(chosen),
             )
         try:
-            self.past.put(where, known)
+            self.past.put(where, asked, known)
         except StoreError as error:
             return replace(found, notes=(*found.notes, f"ids may be others the next time: {error}"))
         return found
@@ -88,11 +89,11 @@ def _sizes(grouping: Grouping) -> Keys:
     return np.bincount(labels, minlength=len(grouping.centres)).astype(np.int64)
 
 
-def _matched(past: Past | None, chosen: Selection, grouping: Grouping) -> Matching:
+def _matched(past: Past | None, chosen: Selection, grouping: Grouping, next_id: int) -> Matching:
     """The ids of the new clusters."""
     after = dict(zip(chosen.keys.tolist(), grouping.labels.tolist(), strict=True))
     before = dict(zip(past.keys.tolist(), past.labels.tolist(), strict=True)) if past else {}
-    return match(before, after, next_id=past.next_id if past else 0)
+    return match(before, after, next_id=next_id)
 
 
 def _clusters(
@@ -155,4 +156,7 @@ def _changes(matching: Matching, names: Mapping[int, str], past: Past | None) ->
 
 def _notes(chosen: Selection) -> tuple[str, ...]:
     n = len(chosen.without)
-    return (f"{n} items have no vector and are in no cluster: run `mmsearch sync`",) if n else ()
+    if not n:
+        return ()
+    why = "no picture beside many that have one, or no vector yet (run `mmsearch sync`)"
+    return (f"{n} items are in no cluster: they have {why}",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,10 +22,12 @@ class KeptSets:
         The setting of the catalog, and the folder in the store.
     most
         How many sets are kept; the one that was put first goes first.
+    lasting
+        Which names are never given up for others.
     """
 
-    def __init__(self, store: Store, name: str, most: int) -> None:
-        self._store, self._setting, self._most = store, name, most
+    def __init__(self, store: Store, name: str, most: int, lasting: Callable[[str], bool] = lambda name: False) -> None:
+        self._store, self._setting, self._most, self._lasting = store, name, most, lasting
         self._shelf = Shelf(store.path / name)
 
     def get(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
@@ -52,7 +54,9 @@ class KeptSets:
                 every = self._all()
                 every.pop(name, None)
                 every[name] = {"shelf": shelf, "facts": dict(facts)}
-                kept = dict(list(every.items())[-self._most :])
+                brief = [one for one in every if not self._lasting(one)]
+                gone = set(brief[: max(0, len(brief) - self._most)]) - {name}
+                kept = {one: told for one, told in every.items() if one not in gone}
                 with self._store.catalog.transaction():
                     self._store.catalog.set_setting(self._setting, json.dumps(kept))
             except BaseException:
@@ -60,9 +64,15 @@ class KeptSets:
                 raise
             self._shelf.keep(*(str(one["shelf"]) for one in kept.values()))
 
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """The facts of all names, the latest last."""
+        return {name: one["facts"] for name, one in self._all().items() if isinstance(one.get("facts"), dict)}
+
     def _all(self) -> dict[str, dict[str, Any]]:
         try:
             told = json.loads(self._store.catalog.setting(self._setting) or "{}")
         except ValueError:
             return {}
-        return {name: one for name, one in told.items() if isinstance(one, dict)} if isinstance(told, dict) else {}
+        if not isinstance(told, dict):
+            return {}
+        return {name: one for name, one in told.items() if isinstance(one, dict) and isinstance(one.get("shelf"), str)}

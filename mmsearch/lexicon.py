@@ -71,7 +71,7 @@ def check_vocabulary(vocabulary: Vocabulary) -> None:
     InvalidInput
         If it is not, or a list without words.
     """
-    if vocabulary is None or vocabulary in (GENERAL, COLLECTION):
+    if vocabulary is None or (isinstance(vocabulary, str) and vocabulary in (GENERAL, COLLECTION)):
         return
     if isinstance(vocabulary, str) or not isinstance(vocabulary, Sequence):
         raise InvalidInput(

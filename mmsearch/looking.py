@@ -65,16 +65,16 @@ class Looker:
 
         What was measured is kept in the store, where it can be written, so that an interrupted call goes on.
         """
-        known = self._known()
+        known = self._known(list({one.content for one in pictures}))
         left = [one for one in pictures if one.content not in known]
         for fresh in _each_once(left, _measured, report):
             known |= fresh
             self._keep({content: asdict(looks) for content, looks in fresh.items()})
         return known
 
-    def _known(self) -> dict[bytes, Looks]:
+    def _known(self, contents: Sequence[bytes]) -> dict[bytes, Looks]:
         found: dict[bytes, Looks] = {}
-        for content, told in self._book.measured().items():
+        for content, told in self._book.measured(contents).items():
             # What another version measured, or somebody spoilt, is measured anew.
             if told.keys() == _FIELDS and all(isinstance(one, int | float) for one in told.values()):
                 looks = Looks(**told)  # type: ignore[arg-type]

@@ -22,8 +22,9 @@ from mmsearch.store import Store, View
 from mmsearch.types import Keys, Report, Vectors
 from mmsearch.vectors import check_seed
 
-_MOST = 4
-"""Maps that are kept, the latest for each filter."""
+_MOST = 8
+"""Maps of parts of a store that are kept, the latest for each filter and method; those of the whole stay."""
+_BY = " by "
 _MARKS, _SAME = 16, 0.001
 """Numbers of a vector by which it is known again, and what rounding makes of them."""
 _BLOCK = 20_000
@@ -70,7 +71,7 @@ class Mapper:
 
     def __init__(self, store: Store, past: PastClusters) -> None:
         self._store, self._past = store, past
-        self._sets = KeptSets(store, "maps", _MOST)
+        self._sets = KeptSets(store, "maps", _MOST, lambda name: name.startswith(name_of(None) + _BY))
 
     def map(
         self,
@@ -106,10 +107,10 @@ class Mapper:
                 trust=projection.trust,
             )
         if kept is None:
-            facts = {"of": _origin(view, chosen), "asked": method}
+            facts = {"of": _origin(view, chosen)}
             arrays: dict[str, NDArray[Any]] = {"keys": chosen.keys, "marks": _marks(chosen), **projection.state()}
             with suppress(StoreError):  # a store that cannot be written costs another fit the next time
-                self._sets.put(name_of(where), arrays, facts)
+                self._sets.put(f"{name_of(where)}{_BY}{method}", arrays, facts)
         return found
 
     def _coloured(
@@ -126,11 +127,15 @@ class Mapper:
 
     def _kept(self, where: Filter | None, method: str, view: View, chosen: Selection) -> _Kept | None:
         """The map that was kept for this filter, if it may be used and knows enough of the items."""
-        found = self._sets.get(name_of(where))
+        name = f"{name_of(where)}{_BY}{method}"
+        names = [one for one in self._sets.facts() if one.startswith(name_of(where) + _BY)]
+        if name not in names and method == "auto" and names:
+            name = names[-1]  # the latest that was asked for by its method
+        found = self._sets.get(name)
         if found is None:
             return None
         arrays, facts = found
-        if facts.get("of") != _origin(view, chosen) or method not in ("auto", facts.get("asked")):
+        if facts.get("of") != _origin(view, chosen):
             return None
         try:
             keys, marks, projection = np.array(arrays["keys"]), arrays["marks"], Projection.from_state(arrays)

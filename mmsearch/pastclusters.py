@@ -14,8 +14,10 @@ from mmsearch.keptsets import KeptSets
 from mmsearch.store import Store
 from mmsearch.types import Keys
 
-_MOST = 16
-"""Clusterings that are remembered, the latest for each filter."""
+_MOST = 32
+"""Clusterings of parts of a store that are remembered; those of the whole are never given up for them."""
+_OF = " of "
+_UNFILTERED = "null" + _OF
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,14 +42,28 @@ class Past:
 
 
 class PastClusters:
-    """Keeps the latest clustering of a store for each filter."""
+    """Keeps the latest clustering of a store for each filter and number of clusters that was asked for."""
 
     def __init__(self, store: Store) -> None:
-        self._sets = KeptSets(store, "clusters", _MOST)
+        self._sets = KeptSets(store, "clusters", _MOST, lambda name: name.startswith(_UNFILTERED))
 
-    def get(self, where: Filter | None) -> Past | None:
-        """The latest clustering with this filter; None if there is none that can be read."""
-        found = self._sets.get(name_of(where))
+    def get(self, where: Filter | None, asked: str | None = None) -> Past | None:
+        """The latest clustering with this filter, if there is one that can be read.
+
+        ``asked``: the latest of those that were asked for in this way, rather than of all.
+        """
+        names = [name for name in self._sets.facts() if name.startswith(name_of(where) + _OF)]
+        wanted = f"{name_of(where)}{_OF}{asked}"
+        order = [*([wanted] if wanted in names else []), *reversed(names)]
+        return next((past for past in map(self._read, order) if past is not None), None)
+
+    def next_id(self) -> int:
+        """A number that is larger than any id that was given out in this store and is remembered."""
+        told = [facts.get("next_id") for facts in self._sets.facts().values()]
+        return max((one for one in told if isinstance(one, int)), default=0)
+
+    def _read(self, name: str) -> Past | None:
+        found = self._sets.get(name)
         if found is None:
             return None
         arrays, facts = found
@@ -60,10 +76,11 @@ class PastClusters:
         except (LookupError, ValueError, TypeError, AttributeError):
             return None  # it says only what clusters were called; without it they are new
 
-    def put(self, where: Filter | None, past: Past) -> None:
-        """Keep a clustering as the latest with this filter; raises as ``KeptSets.put`` does."""
+    def put(self, where: Filter | None, asked: str, past: Past) -> None:
+        """Keep a clustering as the latest with this filter that was so asked for; raises as ``KeptSets.put`` does."""
         facts = {"names": past.names, "titles": past.titles, "next_id": past.next_id}
-        self._sets.put(name_of(where), {"keys": past.keys, "labels": past.labels}, facts)
+        arrays = {"keys": past.keys, "labels": past.labels}
+        self._sets.put(f"{name_of(where)}{_OF}{asked}", arrays, facts)
 
 
 def name_of(where: Filter | None) -> str:

@@ -16,6 +16,10 @@ from mmsearch.retrieval import condition_of
 from mmsearch.store import Store, View
 from mmsearch.types import FIELDS, Item, Keys
 
+_TEXTS = 0.1
+"""The share of items with only a text from which on they are looked at beside the pictures; fewer are left out."""
+_JOINED = 200_000
+"""The most items that are looked at so: 200 MB of vectors for each of two copies."""
 _CHUNK = 1_000
 """Items that are read at once."""
 
@@ -63,10 +67,11 @@ class Selection:
     """Items by position, in the order in which they came.
 
     ``keys``, (n,) int64 ascending, are the items' keys in the catalog, and ``rows`` their vectors, of which all items
-    here have one. ``without``, (m,) ascending, are the keys of those that the filter lets through but that have none.
-    ``field`` is whose vectors these are: ``picture``, ``text``, or ``both`` where some items have only a text; then
-    each field is taken less its mean, since pictures and texts lie apart in the space of CLIP. ``of_space``, (n,), are
-    the rows of the items in the space of the field; empty for ``both``. ``stored`` are the vectors as they are stored.
+    here have one. ``without``, (m,) ascending, are the keys of those that the filter lets through but that have none
+    that can be compared. ``field`` is whose vectors these are: ``picture``, ``text``, or ``both`` where a tenth of the
+    items or more have only a text (fewer are left out); then each field is taken less its mean, since pictures and
+    texts lie apart in the space of CLIP. ``of_space``, (n,), are the rows of the items in the space of the field; empty
+    for ``both``. ``stored`` are the vectors as they are stored.
     """
 
     store: Store
@@ -102,6 +107,9 @@ class Selection:
             if len(its):
                 found.append((name, its, rows))
                 left = np.setdiff1d(left, its)
+        if len(found) == 2 and not _comparable(found):
+            found = [max(found, key=lambda one: len(one[1]))]
+            left = np.setdiff1d(keys, found[0][1])
         if len(found) == 2:
             its, apart, stored = _joined(view, found)
             return cls(store, its, apart, left, "both", left[:0], stored)
@@ -184,6 +192,15 @@ def first_rows(store: Store, view: View, field: str, keys: Keys) -> tuple[Keys, 
     its, first = np.unique(items, return_index=True)
     there = np.isin(its, keys)
     return its[there], rows[first][there]
+
+
+def _comparable(found: list[tuple[str, Keys, Keys]]) -> bool:
+    """Whether items with a picture and items with only a text are looked at together.
+
+    A few texts must not take the mean off all pictures, and vectors less their mean are held in memory.
+    """
+    pictures, texts = (len(its) for _, its, _ in found)
+    return texts >= _TEXTS * (pictures + texts) and pictures + texts <= _JOINED
 
 
 def _joined(view: View, found: list[tuple[str, Keys, Keys]]) -> tuple[Keys, ItemVectors, ItemVectors]:

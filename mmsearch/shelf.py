@@ -66,8 +66,8 @@ class Shelf:
             return {key: _load(place / f"{n}.npy", dtype, shape) for n, (key, dtype, shape) in enumerate(told)}
         except (OSError, ValueError, TypeError, EOFError) as error:
             raise StoreDamaged(
-                f"what was learnt from interactions cannot be read from {place} ({error}): call fit_recommender, or "
-                "run `mmsearch interactions fit`"
+                f"what was kept cannot be read from {place} ({error}): make it anew (of interactions: call "
+                "fit_recommender, or run `mmsearch interactions fit`)"
             ) from error
 
     def drop(self, name: str) -> None:

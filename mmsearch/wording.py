@@ -119,9 +119,14 @@ def worded(
 
 def _unlike(told: Sequence[str]) -> list[str]:
     """Titles of which no two are alike: those after the first have a number."""
-    seen: dict[str, int] = {}
+    taken = set(told)
+    seen: set[str] = set()
     found = []
     for title in told:
-        seen[title] = seen.get(title, 0) + 1
-        found.append(title if seen[title] == 1 else f"{title} {seen[title]}")
+        unlike, number = title, 1
+        while unlike in seen or (number > 1 and unlike in taken):
+            number += 1
+            unlike = f"{title} {number}"
+        seen.add(unlike)
+        found.append(unlike)
     return found

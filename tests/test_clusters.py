@@ -124,10 +124,38 @@ def test_clusters_of_another_filter_are_others(engine, toy):
     engine.add(
         Item(f"{kind} {n}", image=toy.png_of(kind, n), metadata={"n": n}) for kind in toy.KINDS[:2] for n in range(6)
     )
-    engine.clusters(2, vocabulary=toy.KINDS)
+    whole = engine.clusters(2, vocabulary=toy.KINDS)
     found = engine.clusters(2, where="n < 3", vocabulary=toy.KINDS)
     assert found.changes == ()
-    assert sorted(cluster.id for cluster in found) == [0, 1]
+    assert not {cluster.id for cluster in found} & {cluster.id for cluster in whole}
+    assert {cluster.id for cluster in engine.clusters(2, vocabulary=toy.KINDS)} == {cluster.id for cluster in whole}
+
+
+def test_other_numbers_of_clusters_do_not_cost_clusters_their_ids(filled, toy):
+    before = filled.clusters(12, vocabulary=toy.KINDS)
+    fewer = filled.clusters(3, vocabulary=toy.KINDS)
+    filled.clusters(method="hdbscan", vocabulary=toy.KINDS)
+    assert max(cluster.id for cluster in fewer) < 12 + 3
+    after = filled.clusters(12, vocabulary=toy.KINDS)
+    assert after.labels == before.labels
+    assert [(one.id, one.name) for one in after] == [(one.id, one.name) for one in before]
+
+
+def test_many_filters_do_not_cost_the_whole_collection_its_ids(engine, toy):
+    engine.add(Item(f"{n}", image=toy.png_of(toy.KINDS[n % 2], n), metadata={"n": n}) for n in range(40))
+    before = engine.clusters(2, vocabulary=toy.KINDS).labels
+    for n in range(1, 40):
+        engine.clusters(1, where=f"n <= {n}", vocabulary=toy.KINDS)
+    assert engine.clusters(2, vocabulary=toy.KINDS).labels == before
+
+
+def test_a_clustering_that_is_lost_does_not_give_its_ids_to_others(filled, toy):
+    before = filled.clusters(12, vocabulary=toy.KINDS)
+    for file in (filled.path / "clusters").glob("*/*"):
+        file.unlink()
+    found = filled.clusters(12, vocabulary=toy.KINDS)
+    check(found, filled)
+    assert not {cluster.id for cluster in found} & {cluster.id for cluster in before}
 
 
 def test_a_store_that_cannot_be_written_is_clustered_all_the_same(open_engine, toy_folder, toy, tmp_path):
@@ -279,7 +307,8 @@ def test_items_without_a_vector_are_noise_and_a_note_says_so(engine, toy, toy_fo
         narrow.add([Item("words", text="red disc")])
         found = narrow.clusters(2, vocabulary=toy.KINDS)
     assert isinstance(found, Clustering)
-    assert found.labels["words"] != NOISE
+    assert found.labels["words"] == NOISE  # one text among sixty pictures must not change what these are grouped by
+    assert any("no cluster" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "3"])

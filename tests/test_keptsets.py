@@ -126,7 +126,7 @@ def past(n=3):
 def test_a_clustering_of_before_is_known_again_by_its_filter(store):
     clusters = PastClusters(store)
     where = {"year": {"$gte": 2024}, "kind": "a"}
-    clusters.put(where, past())
+    clusters.put(where, "3 auto", past())
     found = clusters.get({"kind": "a", "year": {"$gte": 2024}})  # the order of a filter's fields says nothing
     assert (dict(found.names), dict(found.titles), found.next_id) == (dict(past().names), {0: "title"}, 9)
     assert clusters.get(None) is None
@@ -140,9 +140,19 @@ def test_items_that_came_later_are_in_no_cluster_of_before():
 
 def test_clusterings_of_many_filters_push_out_the_oldest(store):
     clusters = PastClusters(store)
-    for year in range(20):
-        clusters.put(f"year = {year}", past(1))
-    assert [clusters.get(f"year = {year}") is not None for year in range(20)] == [False] * 4 + [True] * 16
+    clusters.put(None, "None auto", past(2))
+    for year in range(36):
+        clusters.put(f"year = {year}", "None auto", past(1))
+    assert [clusters.get(f"year = {year}") is not None for year in range(36)] == [False] * 4 + [True] * 32
+    assert clusters.get(None) is not None  # that of the whole store is never given up
+
+
+def test_the_clustering_that_was_asked_for_in_the_same_way_is_preferred(store):
+    clusters = PastClusters(store)
+    clusters.put(None, "3 auto", past(3))
+    clusters.put(None, "2 auto", past(2))
+    assert [len(clusters.get(None, asked).keys) for asked in ("3 auto", "2 auto", "7 auto", None)] == [3, 2, 2, 2]
+    assert clusters.next_id() == 9
 
 
 @pytest.mark.parametrize(
@@ -156,13 +166,17 @@ def test_clusterings_of_many_filters_push_out_the_oldest(store):
     ],
 )
 def test_arrays_that_are_no_clustering_are_passed_over(store, arrays):
-    KeptSets(store, "clusters", 16).put(name_of(None), arrays, {"names": {}, "titles": {}, "next_id": 0})
+    KeptSets(store, "clusters", 16).put(
+        name_of(None) + " of None auto", arrays, {"names": {}, "titles": {}, "next_id": 0}
+    )
     assert PastClusters(store).get(None) is None
 
 
 @pytest.mark.parametrize("facts", [{}, {"names": [], "titles": {}, "next_id": 0}, {"names": {"a": "x"}, "titles": {}}])
 def test_facts_that_are_no_clustering_are_passed_over(store, facts):
-    KeptSets(store, "clusters", 16).put(name_of(None), {"keys": np.arange(1), "labels": np.arange(1)}, facts)
+    KeptSets(store, "clusters", 16).put(
+        name_of(None) + " of None auto", {"keys": np.arange(1), "labels": np.arange(1)}, facts
+    )
     assert PastClusters(store).get(None) is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,10 @@ from pathlib import Path
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.records import path_of
 from mmsearch.files import content_hash
+from mmsearch.overlap import batches
 from mmsearch.types import Keys
+
+_PARAMETERS = 30_000  # SQLite takes 32,766
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,17 @@ class LookBook:
                 same.setdefault(content_hash(text.encode("utf-8", "surrogatepass")), []).append(key)
         return [its for its in same.values() if len(its) > 1]
 
-    def measured(self) -> dict[bytes, dict[str, float]]:
-        """What was measured, by content; what cannot be read is left out."""
+    def measured(self, contents: Collection[bytes]) -> dict[bytes, dict[str, float]]:
+        """What was measured of these contents; what cannot be read is left out."""
         found = {}
-        for content, told in self._database.reader.execute("SELECT content, measured FROM looks"):
-            with suppress(ValueError):
-                found[content] = json.loads(told)
+        for batch in batches(contents, _PARAMETERS):
+            marks = ",".join("?" * len(batch))
+            rows = self._database.reader.execute(
+                f"SELECT content, measured FROM looks WHERE content IN ({marks})", batch
+            )
+            for content, told in rows:
+                with suppress(ValueError):
+                    found[content] = json.loads(told)
         return {content: told for content, told in found.items() if isinstance(told, dict)}
 
     def put(self, measured: Mapping[bytes, Mapping[str, float]]) -> None:

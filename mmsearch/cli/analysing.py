@@ -53,7 +53,7 @@ def clusters(
             found = engine.clusters(
                 n, method=method, where=where, vocabulary=words_of(vocabulary), seed=seed, progress=bar
             )
-        measures = engine.cluster_agreement(found, labels) if labels is not None and found.labels else None
+        measures = engine.cluster_agreement(found, labels) if labels is not None else None
         if sheet is not None:
             _write_sheet(sheet, found)
     if json:
@@ -83,7 +83,7 @@ def map(
     with options.open_engine(store) as engine, progress(quiet=json) as bar:
         drawn = engine.map(method=method, where=where, refit=refit, seed=seed, progress=bar)
         if len(drawn) and not drawn.names:
-            groups = engine.clusters(where=where, progress=bar)
+            groups = engine.clusters(where=where, seed=seed, progress=bar)
             drawn = engine.map(method=method, where=where, clusters=groups, seed=seed)
         drawn.write(file.expanduser())
     facts = {"file": str(file), "items": len(drawn), "method": drawn.method, "trust": drawn.trust}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mmsearch.types import Item
 
 Row = tuple[str, ...]
+_DRAWN = 200
+"""Groups that a contact sheet shows; thousands would be a picture of gigabytes."""
 
 
 def duplicates(
@@ -170,8 +172,6 @@ def _answer(
     from mmsearch.cli.output import err, out, print_json
     from mmsearch.sheet import write_sheet
 
-    if sheet is not None:
-        write_sheet(sheet, sections, title=name)
     if json:
         print_json({name: told})
     elif rows:
@@ -181,6 +181,10 @@ def _answer(
         out.print(table)
     else:
         err.print(nothing, soft_wrap=True)
+    if sheet is not None:
+        if len(sections) > _DRAWN:
+            err.print(f"the sheet shows the first {_DRAWN} of {len(sections)}", soft_wrap=True)
+        write_sheet(sheet, sections[:_DRAWN], title=name)
     if not told:
         raise typer.Exit(FOUND_NOTHING)
 
