@@ -12,8 +12,6 @@ from mmsearch.errors import InvalidInput
 from mmsearch.types import Keys
 
 SAME, NEAR, CROP, MIRRORED = range(4)
-_TURNED = 0.5
-"""What a mirrored partner counts: of a picture, its copies and its mirror image, the picture is to be the centre."""
 KINDS = ("same", "near", "crop", "mirrored")
 """What the codes of `Pairs.kind` stand for.
 
@@ -93,7 +91,8 @@ def groups_of(n: int, pairs: Pairs) -> list[Keys]:
     Parts of a chain, each like the next and the last unlike the first, do not make one group: pictures that are
     ``same`` count as one, and then stars are taken instead of connected components (Aslam, Pelekhov & Rus, JGAA 2004,
     the offline star algorithm): the picture with the largest sum of scores (of equals the earlier) becomes a centre,
-    all those paired with it that are free yet are its group, and so on. Its cost is that of sorting the pairs.
+    all those paired with it that are free yet are its group, and so on. Groups that are mirror images of each other are
+    joined afterwards, in the same way. Its cost is that of sorting the pairs.
 
     Parameters
     ----------
@@ -117,8 +116,13 @@ def groups_of(n: int, pairs: Pairs) -> list[Keys]:
     leader = _merged(n, pairs)
     one, other = leader[pairs.first], leader[pairs.second]
     apart = one != other
-    weights = pairs.score.astype(np.float64) * np.where(pairs.kind == MIRRORED, _TURNED, 1.0)
-    centre = _stars(n, one[apart], other[apart], weights[apart])[leader]
+    score, mirrored = pairs.score.astype(np.float64), pairs.kind == MIRRORED
+    plain = apart & ~mirrored
+    centre = _stars(n, one[plain], other[plain], score[plain])[leader]
+    # Then groups that are mirror images of each other are joined, so that no plain copy is lost to a mirrored one.
+    one, other = centre[pairs.first], centre[pairs.second]
+    apart = (one != other) & mirrored
+    centre = _stars(n, one[apart], other[apart], score[apart])[centre]
     order = np.argsort(centre, kind="stable")
     cuts = np.flatnonzero(np.diff(centre[order])) + 1
     groups = [np.asarray(group, dtype=np.int64) for group in np.split(order, cuts) if len(group) > 1]
