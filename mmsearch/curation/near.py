@@ -62,8 +62,7 @@ def near_pairs(
     rows
         The vectors of the same n pictures; zeros for none.
     neighbours
-        The positions of the nearest by vectors of each of some positions; 10 of them are enough. Without it, or
-        without ``rows``, few crops are found.
+        The nearest by vectors of each of some positions; 10 are enough. Without it, or ``rows``, crops are lost.
     look
         The thumbnails, of `thumbnail`, of the pictures at some positions. Only candidates are asked for.
     mirrored
@@ -71,16 +70,15 @@ def near_pairs(
     limits
         By default ``LOOKING`` with ``look``, else ``BLIND``.
     most
-        How many partners each picture brings into the answer, the most alike first, beside those that bring it. Those
-        that are ``same`` do not count.
+        How many partners, without ``same`` ones, each picture brings into the answer, the most alike first.
     report
         Told how many positions were asked for neighbours.
 
     Returns
     -------
     Pairs
-        Empty for fewer than two pictures. The ``score`` is ``(1 - bits / 32) * (1 - levels / 32)``, of the shape bits
-        and the colours in which they differ; with ``look`` it is the correlation of the thumbnails' slopes.
+        Empty for fewer than two pictures. The ``score`` is ``(1 - bits / 32) * (1 - levels / 32)`` of shapes and
+        colours; with ``look`` the correlation of the thumbnails' slopes.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -290,8 +291,10 @@ class Factors:
 
 def _implicit() -> ModuleType:
     try:
-        import implicit.als
-        import implicit.bpr
+        with warnings.catch_warnings():  # its progress bars would like a package that notebooks need not have
+            warnings.simplefilter("ignore")
+            import implicit.als
+            import implicit.bpr
     except ImportError as error:
         raise MissingDependency("matrix factors need an extra: pip install 'mmsearch[factors]'") from error
     module: ModuleType = implicit
