@@ -47,6 +47,9 @@ class Analysing(Recommending):
     ) -> Clustering:
         """Named groups of items that look or read alike, by their stored vectors.
 
+        Items are compared by their picture. Those with only a text are grouped with them where they are a tenth or more
+        of at most 200,000; fewer, or in larger collections, are in no cluster, and a note says so.
+
         Parameters
         ----------
         n
