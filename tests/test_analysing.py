@@ -677,7 +677,7 @@ def test_a_first_text_among_pictures_makes_the_map_anew(filled):
 def test_items_with_the_same_text_among_pictures_are_in_a_cluster(filled, toy):
     filled.add(Item(f"text {n}", text="red disc") for n in range(3))
     found = filled.clusters(3, vocabulary=toy.KINDS)
-    assert found.n_noise == 0 or found.notes
+    assert found.n_noise == 0
 
 
 def test_an_interruption_leaves_everything_as_it_was(filled, toy):

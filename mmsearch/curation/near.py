@@ -77,8 +77,7 @@ def near_pairs(
     Returns
     -------
     Pairs
-        Empty for fewer than two pictures. The ``score`` is ``(1 - bits / 32) * (1 - levels / 32)`` of shapes and
-        colours; with ``look`` the correlation of the thumbnails' slopes.
+        The ``score`` is ``(1 - bits / 32) * (1 - levels / 32)``; with ``look`` the correlation of thumbnails' slopes.
 
     Raises
     ------
